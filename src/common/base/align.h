@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Arithmetic on sizes and powers of two, overflow seen.
+ */
+#ifndef VMKI_ALIGN_H
+#define VMKI_ALIGN_H
+
+#include "common/base/compiler.h"
+
+static inline bool vmki_is_power_of_two(size_t value)
+{
+    return value != 0 && (value & (value - 1)) == 0;
+}
+
+static inline bool vmki_is_aligned(uintptr_t value, size_t unit)
+{
+    return (value & (unit - 1)) == 0;
+}
+
+static inline size_t vmki_floor(size_t value, size_t unit)
+{
+    return value & ~(unit - 1);
+}
+
+/* Rounded up to a power-of-two unit; the caller knows that it can't overflow. */
+static inline size_t vmki_ceil(size_t value, size_t unit)
+{
+    return (value + (unit - 1)) & ~(unit - 1);
+}
+
+/* The same, checked: true where it overflowed, *result being then 0. */
+static inline bool vmki_ceil_overflow(size_t value, size_t unit, size_t *result)
+{
+    *result = vmki_ceil(value, unit);
+    return *result < value;
+}
+
+static inline size_t vmki_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t vmki_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Does [offset, offset + size) lie within [0, limit)? */
+static inline bool vmki_range_within(size_t offset, size_t size, size_t limit)
+{
+    return offset <= limit && size <= limit - offset;
+}
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What differs between gcc, clang and MSVC, and nothing else: attributes, atomics, bit scans, checked arithmetic. The
+ * atomics work on plain objects, not on _Atomic ones, since vmkit.h must also be readable by a C++ compiler.
+ */
+#ifndef VMKI_COMPILER_H
+#define VMKI_COMPILER_H
+
+#include "vmkit.h"
+
+#if defined(__GNUC__)
+
+#define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define VMKI_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+#define VMKI_NORETURN __attribute__((noreturn))
+#define VMKI_COLD __attribute__((cold, noinline))
+#define VMKI_UNUSED __attribute__((unused))
+
+#define VMKI_LOAD_RELAXED(pointer) __atomic_load_n((pointer), __ATOMIC_RELAXED)
+#define VMKI_STORE_RELAXED(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELAXED)
+#define VMKI_STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
+#define VMKI_FENCE_ACQUIRE() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+#define VMKI_FENCE_RELEASE() __atomic_thread_fence(__ATOMIC_RELEASE)
+
+static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t desired)
+{
+    return __atomic_compare_exchange_n(pointer, expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Positions of the lowest and highest set bit; the word must not be 0. */
+static inline unsigned vmki_lowest_bit(size_t word)
+{
+    return (unsigned)__builtin_ctzll(word);
+}
+
+static inline unsigned vmki_highest_bit(size_t word)
+{
+    return 63u - (unsigned)__builtin_clzll(word);
+}
+
+/* *result = a op b; true where that overflowed. */
+static inline bool vmki_add_overflow(size_t a, size_t b, size_t *result)
+{
+    return __builtin_add_overflow(a, b, result);
+}
+
+static inline bool vmki_mul_overflow(size_t a, size_t b, size_t *result)
+{
+    return __builtin_mul_overflow(a, b, result);
+}
+
+#elif defined(_MSC_VER)
+
+#include <intrin.h>
+
+#define VMKI_LIKELY(condition) (condition)
+#define VMKI_UNLIKELY(condition) (condition)
+#define VMKI_NORETURN __declspec(noreturn)
+#define VMKI_COLD __declspec(noinline)
+#define VMKI_UNUSED
+
+/* Volatile accesses of up to a word are single on every target; the fences are full ones, for these paths are rare. */
+#define VMKI_LOAD_RELAXED(pointer) (*(pointer)) /* operands are volatile-qualified by the caller's load below */
+#define VMKI_STORE_RELAXED(pointer, value) ((void)(*(pointer) = (value)))
+#define VMKI_STORE_RELEASE(pointer, value) (MemoryBarrier_vmki(), (void)(*(pointer) = (value)))
+#define VMKI_FENCE_ACQUIRE() MemoryBarrier_vmki()
+#define VMKI_FENCE_RELEASE() MemoryBarrier_vmki()
+
+static __forceinline void MemoryBarrier_vmki(void)
+{
+#if defined(_M_ARM64) || defined(_M_ARM)
+    __dmb(0xB);
+#else
+    _ReadWriteBarrier();
+#endif
+}
+
+static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t desired)
+{
+    char old = _InterlockedCompareExchange8((volatile char *)pointer, (char)desired, (char)*expected);
+    bool done = old == (char)*expected;
+    *expected = (uint8_t)old;
+    return done;
+}
+
+static inline unsigned vmki_lowest_bit(size_t word)
+{
+    unsigned long at;
+#if defined(_WIN64)
+    _BitScanForward64(&at, word);
+#else
+    _BitScanForward(&at, word);
+#endif
+    return at;
+}
+
+static inline unsigned vmki_highest_bit(size_t word)
+{
+    unsigned long at;
+#if defined(_WIN64)
+    _BitScanReverse64(&at, word);
+#else
+    _BitScanReverse(&at, word);
+#endif
+    return at;
+}
+
+static inline bool vmki_add_overflow(size_t a, size_t b, size_t *result)
+{
+    *result = a + b;
+    return *result < a;
+}
+
+static inline bool vmki_mul_overflow(size_t a, size_t b, size_t *result)
+{
+    *result = a * b;
+    return b != 0 && a > SIZE_MAX / b;
+}
+
+#endif
+
+#endif

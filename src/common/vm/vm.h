@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the vm layer offers to the layers above it, beyond vmkit.h.
+ *
+ * One lock guards all records of address space: every region's set of extents, the statistics, and the growth of tables. A
+ * lock for each region would buy nothing, for every operation under it takes the kernel's own lock on the process's address
+ * space; and with one lock alone fork needs no list of regions. Discarding, which the kernel does in parallel, is done
+ * outside it.
+ */
+#ifndef VMKI_VM_H
+#define VMKI_VM_H
+
+#include "common/base/align.h"
+#include "common/base/os.h"
+
+/* Take and release the vm lock. Prepares the module, and its part in fork, at first use. */
+void vmki_vm_lock(void);
+void vmki_vm_unlock(void);
+
+/* vmk_commit and vmk_decommit under the lock, for ranges known to be whole pages inside a live region. */
+vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size);
+vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
+
+/* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes system
+ * calls; without the lock. */
+size_t vmki_vm_budget(size_t wanted, unsigned flags);
+
+/* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the lock or
+ * where nobody else uses the region. */
+bool vmki_region_check(const vmk_region *region);
+
+#endif

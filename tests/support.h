@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the suites share. A suite is one source file that defines test_suite(); support.c brings main(), which prints the
+ * seed, runs the suite in this process (Check's fork mode does not exist on Windows) and exits with the number of failures
+ * as a status of 0 or 1.
+ */
+#ifndef VMKIT_TESTS_SUPPORT_H
+#define VMKIT_TESTS_SUPPORT_H
+
+#include <check.h>
+
+#include "vmkit.h"
+
+Suite *test_suite(void);
+
+/* Random numbers: VMKIT_SEED in the environment, else the time; main prints it. Each support_random_start gives a stream that
+ * depends on the seed and the salt alone. */
+typedef struct support_random {
+    uint64_t state[2];
+} support_random;
+
+support_random support_random_start(uint64_t salt);
+uint64_t support_random_next(support_random *random);
+/* In [0, limit); limit > 0. */
+size_t support_random_below(support_random *random, size_t limit);
+
+/* How many rounds a random test should do: `usual`, times VMKIT_ROUNDS (a factor, 1 by default) from the environment. */
+size_t support_rounds(size_t usual);
+
+/* Can the byte at this address be read, written, right now? By asking the system, without a fault. */
+bool support_readable(const void *address);
+bool support_writable(void *address);
+
+/* What the system shows for an address range: bytes reserved (mapped, accessible or not), bytes committed (accessible or charged),
+ * bytes resident. False where the system doesn't tell. */
+typedef struct support_figures {
+    size_t reserved;
+    size_t committed;
+    size_t resident;
+} support_figures;
+bool support_system_figures(const void *base, size_t size, support_figures *figures);
+
+/* Entries in the process's list of mappings that lie in the range; SIZE_MAX where the system doesn't tell. */
+size_t support_mappings(const void *base, size_t size);
+
+/* Threads: run body(argument, number) in `count` threads at once and wait for all. Check's assertions must not be used in
+ * them: record, and assert afterwards. */
+void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);
+void support_yield(void);
+
+/* Run this test executable again with the arguments, as a child process: its output (both streams, cut to size - 1 bytes), and
+ * how it ended. support.c's main calls test_child(argc, argv) instead of the suite in a child; a suite that has no children
+ * leaves it out (support_child.c has an empty one... see support.c). */
+typedef struct support_end {
+    bool crashed; /* by a signal, an abort, an exception */
+    int code;     /* exit code where it did not crash */
+} support_end;
+support_end support_run_self(const char *const *arguments, char *output, size_t size);
+
+/* Must be defined by a suite that uses support_run_self; called in the child with the arguments after the program's name. */
+typedef int support_child(int argc, char **argv);
+extern support_child *support_child_main;
+
+#endif

@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vmkit: virtual memory for programs that want more of it than they use.
+ *
+ * Read in this order; a part speaks only of the parts above it, and a program that uses one part links nothing of a
+ * later one.
+ *
+ *   Part 1  basics   version, status codes, misuse
+ *   Part 2  vm       regions: reserve, commit, decommit, discard, protect, release; what the system can do
+ *   Part 3  table    the lazily committed table: a huge index space that costs what is used of it
+ *
+ * Words used throughout
+ *
+ *   size, offset     always bytes. An index counts elements. A range is half-open: [offset, offset + size).
+ *   page             the unit in which the system commits; vmk_page_size(). Never assumed to be 4 KiB.
+ *   granularity      the unit in which the system reserves: 64 KiB on Windows, a page elsewhere.
+ *
+ *              reserve               commit
+ *      free ------------> reserved ------------> committed ---.
+ *       ^                    ^                       |  ^      | discard, protect:
+ *       |      release       |       decommit        |  `------' stays committed
+ *       `--------------------+-----------------------'
+ *
+ *   reserved         address space alone: touching it faults; no memory, no commit charge.
+ *   committed        readable and writable, zero when first touched; the system has promised the memory.
+ *
+ * Errors. A function that can fail returns vmk_status. Unless its own text says otherwise, a call that fails has
+ * changed nothing: out-parameters are untouched, the object is as it was, and the call may be made again. Proven misuse
+ * (releasing twice, giving back what was never given) has no safe continuation: it ends the program with a message, see
+ * vmk_set_misuse_hook. After a call that succeeds, errno and GetLastError() are what they were before it; after one
+ * that fails they hold the system's own code where the system was asked.
+ *
+ * Threads. Unless its own text says otherwise, every function may be called from any thread at any time, on the same
+ * object too; and none is async-signal-safe. The library keeps one lock for all its bookkeeping of address space, held
+ * for about as long as the kernel holds its own; vmkit's locks are taken and released around fork(), so a child can use
+ * everything that the parent could.
+ */
+#ifndef VMKIT_H
+#define VMKIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ================================================================================================================== */
+/* Part 1: basics                                                                                                     */
+/* ================================================================================================================== */
+
+#define VMK_VERSION_MAJOR 0
+#define VMK_VERSION_MINOR 1
+#define VMK_VERSION_PATCH 0
+
+/* VMK_SHARED is defined for whoever links the shared library (CMake's vmkit::vmkit does so), VMK_BUILDING by the
+ * library's own build. */
+#if defined(_WIN32) && defined(VMK_SHARED)
+#ifdef VMK_BUILDING
+#define VMK_API __declspec(dllexport)
+#else
+#define VMK_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__)
+#define VMK_API __attribute__((visibility("default")))
+#else
+#define VMK_API
+#endif
+
+#if defined(__GNUC__)
+#define VMK_MUST_CHECK __attribute__((warn_unused_result))
+#define VMK_LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define VMK_LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
+#elif defined(_MSC_VER)
+#include <intrin.h>
+#define VMK_MUST_CHECK _Check_return_
+#define VMK_LIKELY(condition) (condition)
+static __forceinline size_t vmk_load_acquire_msvc(const size_t *pointer)
+{
+    size_t value = *(const volatile size_t *)pointer;
+#if defined(_M_ARM64) || defined(_M_ARM)
+    __dmb(0xB); /* inner shareable: later accesses stay behind the load */
+#else
+    _ReadWriteBarrier(); /* x86 keeps loads in order; only the compiler must be told */
+#endif
+    return value;
+}
+#define VMK_LOAD_ACQUIRE(pointer) vmk_load_acquire_msvc(pointer)
+#else
+#error "vmkit needs gcc, clang or MSVC"
+#endif
+
+/* What a call can answer. Codes are kept apart only where a caller would do something different.
+ * X(code, text) */
+#define VMK_STATUS_TABLE(X)                                                                                            \
+    X(VMK_OK, "success")                                                                                               \
+    X(VMK_ERR_ADDRESS_SPACE, "no address space: ask for less, or free some")                                           \
+    X(VMK_ERR_COMMIT, "no memory: the system, a limit or a quota refuses to commit more")                              \
+    X(VMK_ERR_MAPPINGS, "too many mappings: the system's limit on their number is reached")                            \
+    X(VMK_ERR_LIMIT, "over a limit that the caller set: a capacity, a budget")                                         \
+    X(VMK_ERR_TAKEN, "the address asked for is taken or can't be had")                                                 \
+    X(VMK_ERR_UNSUPPORTED, "this system can't do it, or forbids it")                                                   \
+    X(VMK_ERR_ARGUMENT, "an argument is out of its range, or the size overflows")
+
+#define VMK_STATUS_ENUM(code, text) code,
+typedef enum vmk_status { VMK_STATUS_TABLE(VMK_STATUS_ENUM) VMK_STATUS_COUNT } vmk_status;
+#undef VMK_STATUS_ENUM
+
+/* The name of a code ("VMK_ERR_COMMIT") and a sentence for a person. Any value is allowed: an unknown one gives
+ * "unknown status". Static strings, never NULL. Async-signal-safe. */
+VMK_API const char *vmk_status_name(vmk_status status);
+VMK_API const char *vmk_status_text(vmk_status status);
+
+/* Called when misuse is proven, before the program ends: `crime` names it in words ("vmk_release: region released
+ * twice"), `address` is the one it was committed with, `context` is what was given with the hook. The hook may log, or
+ * leave by longjmp or by ending the thread, at its own risk: vmkit's lock is not held, the object is as it was before
+ * the call. If it returns, "vmkit: CRIME: ADDRESS" is written to standard error and the program aborts. */
+typedef void vmk_misuse_hook(const char *crime, const void *address, void *context);
+
+/* Set the hook for the whole process; NULL takes it away. To be called while no other thread is inside vmkit. */
+VMK_API void vmk_set_misuse_hook(vmk_misuse_hook *hook, void *context);
+
+/* ================================================================================================================== */
+/* Part 2: vm, what an operating system gives                                                                         */
+/* ================================================================================================================== */
+
+/* --- the system ------------------------------------------------------------------------------------------------- */
+
+/* The unit of commit and the unit of reserve, powers of two. No system call after the first use. */
+VMK_API size_t vmk_page_size(void);
+VMK_API size_t vmk_granularity(void);
+
+/* `size` rounded up to whole pages; 0 where that is more than a size_t can say (or size is 0). */
+VMK_API size_t vmk_page_ceil(size_t size);
+
+/* How the system promises memory that it may not have. */
+typedef enum vmk_overcommit {
+    VMK_OVERCOMMIT_UNKNOWN,
+    VMK_OVERCOMMIT_HEURISTIC, /* Linux mode 0: single absurd requests are refused */
+    VMK_OVERCOMMIT_ALWAYS,    /* Linux mode 1: nothing is refused; trouble comes at the touch */
+    VMK_OVERCOMMIT_NEVER      /* Linux mode 2, Windows: what is committed is there */
+} vmk_overcommit;
+
+/* What this system can do: bits of vmk_caps.features. */
+enum {
+    VMK_CAP_EXACT = 1u << 0,           /* VMK_RESERVE_EXACT is one atomic request; else it is asked for and checked */
+    VMK_CAP_ALIGNED = 1u << 1,         /* aligned reservations are one atomic request or trimmed; else retried */
+    VMK_CAP_COMMIT_CHARGED = 1u << 2,  /* commit is refused when memory is short; else only the touch fails */
+    VMK_CAP_DECOMMIT_CHARGE = 1u << 3, /* decommit gives the charge back, beyond the memory itself */
+    VMK_CAP_DISCARD_PROMPT = 1u << 4,  /* discarded memory leaves the process at once, not under pressure only */
+    VMK_CAP_DISCARD_ZERO = 1u << 5,    /* discarded memory reads as zero, as it happens: not a promise */
+    VMK_CAP_HUGE_ADVICE = 1u << 6,     /* vmk_advise can ask for huge pages */
+    VMK_CAP_FORK = 1u << 7             /* processes fork here */
+};
+
+#define VMK_MAX_HUGE_SIZES 4
+
+typedef struct vmk_caps {
+    size_t page_size;
+    size_t granularity;
+    size_t huge_page_size;                 /* what transparent huge pages use; 0: there are none */
+    size_t huge_sizes[VMK_MAX_HUGE_SIZES]; /* of explicit huge pages, ascending, 0 after the last */
+    uintptr_t address_min;                 /* lowest and highest (last byte) address that a program can reserve; */
+    uintptr_t address_max;                 /* found by trying, not taken from the processor's name */
+    uint64_t physical_memory;              /* bytes in the machine; 0: unknown */
+    uint64_t max_mappings;                 /* mappings that one process may have; 0: no such limit, or unknown */
+    vmk_overcommit overcommit;
+    unsigned features; /* VMK_CAP_... */
+} vmk_caps;
+
+/* What was found by probing this system, once, at the first call (some twenty system calls; later calls cost a load).
+ * Never NULL, never fails: what could not be found is zero. */
+VMK_API const vmk_caps *vmk_capabilities(void);
+
+#define VMK_UNLIMITED UINT64_MAX
+
+/* The limits on this process, in bytes; VMK_UNLIMITED where there is none or it can't be read. */
+typedef struct vmk_limits {
+    uint64_t address_space; /* RLIMIT_AS; the job's limit on Windows is on `memory` */
+    uint64_t data;          /* RLIMIT_DATA: private writable memory */
+    uint64_t memory;        /* cgroup v1 and v2 (the least up the tree), or job object: process and job */
+    uint64_t commit;        /* strict overcommit's CommitLimit; on Windows the system's commit limit */
+} vmk_limits;
+
+/* What the system counts for this process, in bytes. */
+typedef struct vmk_usage {
+    uint64_t address_space; /* all that is mapped or reserved */
+    uint64_t data;          /* private writable (Linux), or private committed (Windows) */
+    uint64_t resident;      /* in memory now */
+    uint64_t mappings;      /* entries in the process's list of mappings; 0: not told cheaply */
+} vmk_usage;
+
+/* Read anew at each call, since limits change: a few file reads. VMK_ERR_UNSUPPORTED: the system doesn't tell. */
+VMK_API void vmk_limits_now(vmk_limits *limits);
+VMK_API VMK_MUST_CHECK vmk_status vmk_usage_now(vmk_usage *usage);
+
+/* --- regions ---------------------------------------------------------------------------------------------------- */
+
+/* One reservation. In the caller's storage; may be moved by copying while no call uses it, and then only the copy
+ * counts. Every operation takes (region, offset, size), so none can span two reservations. The fields are to be read
+ * only; `base` and `size` stay as they are until the release. */
+typedef struct vmk_region {
+    unsigned char *base; /* aligned to the granularity at least */
+    size_t size;         /* usable bytes: whole pages, the guard not counted */
+    size_t guard_size;   /* bytes past them that are never committed */
+    size_t committed;    /* bytes committed now; exact while no other thread works on the region */
+    struct vmki_extent *extents;
+    uintptr_t seal;
+} vmk_region;
+
+enum {
+    /* At `hint` or not at all: VMK_ERR_TAKEN, and what is there is untouched. */
+    VMK_RESERVE_EXACT = 1u << 0,
+    /* The region will be used in few places far apart: with min_size, its size is held against the limits on address
+     * space alone, not against those on memory. */
+    VMK_RESERVE_SPARSE = 1u << 1
+};
+
+/* How to place a reservation. All zero, or a NULL pointer, is: exactly `size`, anywhere, no guard. */
+typedef struct vmk_reserve_options {
+    const void *hint;  /* where to try first; rounded down to the granularity unless VMK_RESERVE_EXACT */
+    size_t min_size;   /* 0: all of `size` or nothing. Else from `size` down to this; see vmk_reserve */
+    size_t align;      /* a power of two; 0: the granularity */
+    size_t guard_size; /* rounded up to pages: address space past the end that always faults */
+    unsigned flags;    /* VMK_RESERVE_... */
+} vmk_reserve_options;
+
+/* Reserve `size` bytes of address space, rounded up to whole pages. Costs no memory and no commit charge (on Windows
+ * before 8.1, and for the page tables of a few systems, see docs/design-vm.md).
+ *
+ * With options->min_size less than size ("at most, at least"): the first try is `size`, or less where the limits say so:
+ * at most half of the address space that RLIMIT_AS leaves, and, unless VMK_RESERVE_SPARSE, no more than RLIMIT_DATA, a
+ * cgroup or a job object would let the process commit; each refusal halves it, down to min_size at last.
+ *
+ * `region` is written only on success: it need not be initialised, and must not hold a live region.
+ * VMK_ERR_ARGUMENT: size is 0, or overflows when rounded or with the guard; min_size > size; align is no power of two;
+ *   EXACT without a hint, or with one that is not a multiple of align and granularity.
+ * VMK_ERR_TAKEN: EXACT, and something else is there, or the system allows nothing there.
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: refused by the system, for lack of either.
+ * Cost: one or two system calls where the first try succeeds. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_options *options);
+
+/* Give the whole reservation back, with all that is committed in it. No other thread may be using the region.
+ * Misuse: not a live region, or released before. Cost: one system call. */
+VMK_API void vmk_release(vmk_region *region);
+
+/* Commit [offset, offset + size): afterwards all of it can be read and written. What was reserved reads as zero; what was
+ * committed already keeps its contents and its protection. Size 0 does nothing. All or nothing.
+ * VMK_ERR_ARGUMENT: offset or size is not a multiple of the page size, or the range leaves the region.
+ * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system.
+ * Cost: one system call for each gap in the range that was not committed; none if there is none. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_commit(vmk_region *region, size_t offset, size_t size);
+
+/* Back to reserved: contents lost, memory and charge returned, touching faults. What is reserved already stays so.
+ * Size 0 does nothing. The caller sees to it that nobody uses the range.
+ * VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system can't split its mapping; all is as before, contents too.
+ * Misuse: offset or size is not a multiple of the page size, or the range leaves the region.
+ * Cost: one or two system calls, and the freeing of the pages. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_decommit(vmk_region *region, size_t offset, size_t size);
+
+/* The contents are not needed: the committed pages of the range stay committed, with undefined contents, each page being
+ * what it was or zero until it is written; the system may take the memory. Unlike after decommit, using them again can't
+ * fail for lack of charge. The pages must be readable and writable. Size 0 does nothing.
+ * VMK_ERR_UNSUPPORTED: the system refuses (locked memory, for one); contents are kept.
+ * Misuse: as for vmk_decommit. Cost: one system call a committed run. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_discard(vmk_region *region, size_t offset, size_t size);
+
+/* Say that discarded pages are in use again. Not needed before touching them, but some systems (macOS) go on counting
+ * them as free otherwise. Never fails; no system call where the system needs none. Misuse: as for vmk_decommit. */
+VMK_API void vmk_reuse(vmk_region *region, size_t offset, size_t size);
+
+typedef enum vmk_access { VMK_ACCESS_NONE, VMK_ACCESS_READ, VMK_ACCESS_READ_WRITE } vmk_access;
+
+/* Change what may be done with committed pages; contents are kept, they stay committed and charged. Size 0: nothing.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or some page of the range is not committed, or no such access.
+ * VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system can't split its mapping. Cost: one system call. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access);
+
+typedef enum vmk_advice {
+    VMK_ADVICE_HUGE,   /* back the range with huge pages where possible, now and when committed later */
+    VMK_ADVICE_NO_HUGE /* never do so: on Linux, one-way for all practical purposes */
+} vmk_advice;
+
+/* Advise on a range, committed or not. Each advised range may become a mapping of its own, so advise whole regions.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or no such advice. VMK_ERR_UNSUPPORTED: the system has no such advice (without
+ * VMK_CAP_HUGE_ADVICE always). VMK_ERR_MAPPINGS. Cost: one system call. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_advise(vmk_region *region, size_t offset, size_t size, vmk_advice advice);
+
+typedef enum vmk_state { VMK_STATE_RESERVED, VMK_STATE_COMMITTED } vmk_state;
+
+/* The state of the page at `offset` (any byte of it), and in *run, unless NULL, how many bytes from `offset` on are in the
+ * same state. Misuse: offset is outside the region. Cost: logarithmic in the number of committed runs; no system call. */
+VMK_API vmk_state vmk_region_query(const vmk_region *region, size_t offset, size_t *run);
+
+/* What this process holds through vmkit. Counted where pages change their state, never by calls or by requested sizes:
+ * equal to what the system shows for the same ranges. */
+typedef struct vmk_stats {
+    size_t regions;           /* live reservations */
+    size_t reserved;          /* bytes of address space in them, guards and committed pages included */
+    size_t committed;         /* bytes */
+    size_t reserved_peak;     /* the most there has been of either */
+    size_t committed_peak;    /* */
+    uint64_t commit_count;    /* times that pages went from reserved to committed (system calls, not pages) */
+    uint64_t decommit_count;  /* and back */
+    uint64_t committed_total; /* bytes ever committed */
+    size_t overhead;          /* bytes, committed, for the library's own records of regions; not in the others */
+} vmk_stats;
+
+VMK_API void vmk_stats_now(vmk_stats *stats);
+
+/* ================================================================================================================== */
+/* Part 3: table, the lazily committed table                                                                          */
+/* ================================================================================================================== */
+
+/* One index space, up to eight columns over it. All of the address space is reserved when the table is made, and
+ * committed as elements are asked for, so a table can be dimensioned for the worst case and cost what is used.
+ *
+ *   elements never move      an address is column base + index x width, for as long as the table lives
+ *   readers take no lock     what was published as ready can be read by any thread while another one grows the table
+ *   zero                     an element that was never used, or was trimmed or dropped and is used again, reads as zero
+ *   all or nothing           elements become ready in all columns at once, or the call fails and nothing has changed
+ *
+ * A dense table is a prefix: the elements [0, ready) can be used. A sparse one (VMK_TABLE_SPARSE) is a set of ranges,
+ * each costing the pages that it touches.
+ *
+ * Which index may be touched. Whoever knows, by its own order of events, that an ensure of the element has succeeded,
+ * just touches it. Whoever does not asks vmk_table_get or vmk_table_find, which never fault. Touching any other element
+ * is a bug that ends in a fault, on a page that was not committed or on the guard page behind each column; it never
+ * lands in a neighbour.
+ *
+ * The idea of a table that is reserved whole and committed as the heap behind it grows: D. Vyukov, "allocate page table
+ * lazily", 2013, in the heap of the Go language. */
+
+#define VMK_TABLE_MAX_COLUMNS 8
+
+enum {
+    VMK_TABLE_SPARSE = 1u << 0, /* ranges with holes, vmk_table_drop_range; else a prefix */
+    VMK_TABLE_EXACT =
+        1u << 1,             /* commit no more than is asked for, rounded to pages; else ahead, see vmk_table_ensure */
+    VMK_TABLE_HUGE = 1u << 2 /* ask for huge pages where the system has them; ignored where not, and if SPARSE */
+};
+
+/* What a table is to be like. Zero means the default, and only capacity and one column are needed. */
+typedef struct vmk_table_config {
+    size_t capacity;     /* the number of elements that it can ever hold */
+    size_t min_capacity; /* 0: all of capacity or nothing. Else as many as the system grants, halving, down to this */
+    size_t column_bits[VMK_TABLE_MAX_COLUMNS]; /* bits of an element in each column: 1, 2, 4 or a multiple of 8; the
+                                                  first 0 ends the list */
+    size_t tail;      /* this many elements past the last ready one can be read: they are zero, or ready */
+    uintptr_t origin; /* a key's index is (key - origin) >> shift: for tables that describe a range of addresses */
+    unsigned shift;
+    size_t step;    /* commit each column in steps of this many bytes, rounded up to pages; 0: chosen by size */
+    unsigned flags; /* VMK_TABLE_... */
+    vmk_region
+        *region; /* NULL: a reservation of its own. Else live in this one, whose owner keeps it alive and leaves */
+    size_t
+        region_offset; /* this part of it alone: whole pages, all reserved; vmk_table_space says how many are needed */
+    size_t region_size;
+} vmk_table_config;
+
+/* Private: which elements of a sparse table are ready; see src/common/table/index_set.h. */
+typedef struct vmki_index_set {
+    size_t version;
+    size_t *slots;
+    size_t slots_log2;
+    size_t used;
+    size_t count;
+    size_t chunk_shift;
+    size_t masks_free;
+    size_t masks_made;
+    vmk_region *region;
+    size_t offset;
+    size_t half_size;
+    size_t masks_size;
+    size_t half_committed[2];
+    size_t masks_committed;
+} vmki_index_set;
+
+/* In the caller's storage, not to be copied or moved. Read only; what changes while the table lives is `ready`. */
+typedef struct vmk_table {
+    size_t ready;                                 /* dense: elements that are ready; 0 if sparse. Loaded with acquire */
+    unsigned char *column[VMK_TABLE_MAX_COLUMNS]; /* page-aligned bases, set at init and never again */
+    uintptr_t origin;
+    unsigned shift;
+    unsigned flags;
+    size_t capacity;
+    size_t bits[VMK_TABLE_MAX_COLUMNS];
+    /* private */
+    unsigned columns;
+    size_t tail;
+    size_t step;
+    size_t column_offset[VMK_TABLE_MAX_COLUMNS];
+    size_t column_size[VMK_TABLE_MAX_COLUMNS];      /* bytes that may be committed, whole pages */
+    size_t column_committed[VMK_TABLE_MAX_COLUMNS]; /* dense: of the prefix */
+    vmk_region own_region;
+    vmk_region *region;
+    size_t part_offset;
+    size_t part_size;
+    uint64_t commit_count;
+    vmki_index_set set;
+    uintptr_t seal;
+} vmk_table;
+
+/* The address space that a table of config->capacity elements takes, in bytes, guards included: the region_size that it
+ * needs when it is to live in a region of the caller's. Only *size is written. VMK_ERR_ARGUMENT: as for init. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_table_space(const vmk_table_config *config, size_t *size);
+
+/* Make a table. Commits nothing. With min_capacity, table->capacity tells what was granted (see vmk_reserve for how the
+ * limits are heeded; sparse tables as VMK_RESERVE_SPARSE).
+ * VMK_ERR_ARGUMENT: capacity 0 or less than min_capacity; no column, or one of a width that is not allowed; a size that
+ *   overflows; shift not less than the bits of an address; a part that is not whole pages or leaves its region.
+ * VMK_ERR_LIMIT: the part is too small for capacity (min_capacity, where given).
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: as for vmk_reserve.
+ * On failure *table holds nothing, and init may be tried again. Cost: at most two system calls where the first try
+ * succeeds, three with VMK_TABLE_HUGE. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_table_init(vmk_table *table, const vmk_table_config *config);
+
+/* End a table: its memory goes back, and its reservation, if that is its own; a part is left all reserved. No other thread
+ * may be using it. Misuse: not a live table. */
+VMK_API void vmk_table_fini(vmk_table *table);
+
+/* Make the elements [0, count) ready (a sparse table: as vmk_table_ensure_range from 0). What is ready already costs one
+ * load, one compare, one branch. Else commits, doubling ahead of the need, from 64 MiB on by 64 MiB, in steps of whole huge
+ * pages from 8 MiB on; if that is refused exactly what is needed, rounded to pages. So more than `count` may become ready,
+ * and vmk_table_ready tells.
+ * VMK_ERR_LIMIT: count > capacity. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system; nothing was published.
+ * Threads: any number may call it at once; what it makes ready is visible to whoever sees vmk_table_ready rise. */
+static inline VMK_MUST_CHECK vmk_status vmk_table_ensure(vmk_table *table, size_t count);
+
+/* Make the elements [first, first + count) ready. A sparse table commits the pages that they touch, and no others; a
+ * dense one makes all of [0, first + count) ready. Elements that are ready already stay as they are. Count 0 does nothing.
+ * Errors as vmk_table_ensure. Cost, sparse: a system call for each gap in each column, and time in proportion to the
+ * range (one step for each page or so of the widest column). */
+VMK_API VMK_MUST_CHECK vmk_status vmk_table_ensure_range(vmk_table *table, size_t first, size_t count);
+
+/* The elements from `count` on are no longer needed: none of them is ready any more, and the pages that only they used
+ * are decommitted. Nobody may be using them; those below may be in use meanwhile (in a column of less than 8 bits, writes
+ * to neighbours in the same byte must be atomic: vmk_table_store_bits). Never fails: where the system can't take pages back
+ * they are cleared and kept for the next ensure. Count at or past what is ready does nothing. */
+VMK_API void vmk_table_trim(vmk_table *table, size_t count);
+
+/* The elements [first, first + count) are no longer needed. A page is decommitted as soon as no ready element is on it,
+ * nor reads it as tail. What was not ready does not matter. Nobody may be using the elements; others may, as with trim.
+ * VMK_ERR_UNSUPPORTED: the table is dense, and the range does not reach to its end (then it is vmk_table_trim).
+ * VMK_ERR_COMMIT: no memory for the record of a hole in a range; nothing has changed.
+ * Cost: as vmk_table_ensure_range. Where the system can't take pages back they are cleared and kept. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_table_drop_range(vmk_table *table, size_t first, size_t count);
+
+typedef struct vmk_table_stats {
+    size_t ready;          /* elements that are ready */
+    size_t reserved;       /* bytes of address space */
+    size_t committed;      /* bytes: of the columns, */
+    size_t overhead;       /* and of the record of a sparse table's ranges */
+    uint64_t commit_count; /* times that it grew */
+} vmk_table_stats;
+
+VMK_API void vmk_table_stats_now(const vmk_table *table, vmk_table_stats *stats);
+
+/* Private: the slow halves of the inline functions below. */
+VMK_API VMK_MUST_CHECK vmk_status vmki_table_ensure_slow(vmk_table *table, size_t count);
+VMK_API bool vmki_table_sparse_ready(const vmk_table *table, unsigned column, size_t index);
+
+static inline vmk_status vmk_table_ensure(vmk_table *table, size_t count)
+{
+    if (VMK_LIKELY(count <= VMK_LOAD_ACQUIRE(&table->ready)))
+        return VMK_OK;
+    return vmki_table_ensure_slow(table, count);
+}
+
+/* The number of elements that are ready from 0 on. What a thread writes before its ensure is not published by it: only
+ * the zero elements are. 0 for a sparse table. */
+static inline size_t vmk_table_ready(const vmk_table *table)
+{
+    return VMK_LOAD_ACQUIRE(&table->ready);
+}
+
+/* The address of an element; in a column of less than 8 bits, of the byte that holds it. No check: see "which index may be
+ * touched". Index up to capacity + tail - 1. */
+static inline void *vmk_table_at(const vmk_table *table, unsigned column, size_t index)
+{
+    size_t bits = table->bits[column];
+    return table->column[column] + (bits >= 8 ? index * (bits >> 3) : index / (8 / bits));
+}
+
+/* Is the element ready (sparse: in this column)? Any index may be asked for. Lock-free; a dense table's answer costs a
+ * load and a compare, a sparse one's a look-up in a hash table. */
+static inline bool vmk_table_is_ready(const vmk_table *table, unsigned column, size_t index)
+{
+    if (VMK_LIKELY(index < VMK_LOAD_ACQUIRE(&table->ready)))
+        return true;
+    return (table->flags & VMK_TABLE_SPARSE) != 0 && vmki_table_sparse_ready(table, column, index);
+}
+
+/* The address of an element if it is ready, else NULL. */
+static inline void *vmk_table_get(const vmk_table *table, unsigned column, size_t index)
+{
+    return vmk_table_is_ready(table, column, index) ? vmk_table_at(table, column, index) : NULL;
+}
+
+/* A key's index; keys below the origin get one that is never ready. */
+static inline size_t vmk_table_index(const vmk_table *table, uintptr_t key)
+{
+    return (size_t)((key - table->origin) >> table->shift);
+}
+
+/* The address of a key's element if it is ready, else NULL. Any key may be asked for. */
+static inline void *vmk_table_find(const vmk_table *table, unsigned column, uintptr_t key)
+{
+    return vmk_table_get(table, column, vmk_table_index(table, key));
+}
+
+/* An element of a column of 1, 2 or 4 bits: element i is in byte i / per of the column, at bit (i % per) x bits, where
+ * per = 8 / bits. Each is one atomic access, so neighbours in a byte may belong to different threads; relaxed order. The
+ * element must be ready; bits of `value` above the width are ignored. */
+VMK_API unsigned vmk_table_load_bits(const vmk_table *table, unsigned column, size_t index);
+VMK_API void vmk_table_store_bits(vmk_table *table, unsigned column, size_t index, unsigned value);
+
+/* A table of one column of a type of yours, checked by the compiler, in C and in C++:
+ *
+ *     VMK_TABLE_DEFINE(points, struct point)
+ *
+ * defines the type `points` and, for a `points *t`,
+ *
+ *     points_init(t, capacity)        points_init_as(t, &config): all of the config but column_bits
+ *     points_fini(t)                  points_ensure(t, count), points_ensure_range(t, first, count)
+ *     points_at(t, i)                 a struct point *, unchecked: one add to a constant base
+ *     points_get(t, i)                the same, NULL where not ready
+ *     points_base(t)                  a struct point *, to be indexed as an array
+ *     points_ready(t)                 points_trim(t, count), points_drop_range(t, first, count)
+ *
+ * each as its vmk_table_ namesake. The type's alignment must not be more than a page. */
+#define VMK_TABLE_DEFINE(name, type)                                                                                   \
+    typedef struct name {                                                                                              \
+        vmk_table table;                                                                                               \
+    } name;                                                                                                            \
+    static inline VMK_MUST_CHECK vmk_status name##_init_as(name *t, const vmk_table_config *config)                    \
+    {                                                                                                                  \
+        vmk_table_config typed = *config;                                                                              \
+        typed.column_bits[0] = sizeof(type) * 8;                                                                       \
+        typed.column_bits[1] = 0;                                                                                      \
+        return vmk_table_init(&t->table, &typed);                                                                      \
+    }                                                                                                                  \
+    static inline VMK_MUST_CHECK vmk_status name##_init(name *t, size_t capacity)                                      \
+    {                                                                                                                  \
+        vmk_table_config config = VMK_TABLE_CONFIG_DEFAULT;                                                            \
+        config.capacity = capacity;                                                                                    \
+        return name##_init_as(t, &config);                                                                             \
+    }                                                                                                                  \
+    static inline void name##_fini(name *t)                                                                            \
+    {                                                                                                                  \
+        vmk_table_fini(&t->table);                                                                                     \
+    }                                                                                                                  \
+    static inline VMK_MUST_CHECK vmk_status name##_ensure(name *t, size_t count)                                       \
+    {                                                                                                                  \
+        return vmk_table_ensure(&t->table, count);                                                                     \
+    }                                                                                                                  \
+    static inline VMK_MUST_CHECK vmk_status name##_ensure_range(name *t, size_t first, size_t count)                   \
+    {                                                                                                                  \
+        return vmk_table_ensure_range(&t->table, first, count);                                                        \
+    }                                                                                                                  \
+    static inline type *name##_base(const name *t)                                                                     \
+    {                                                                                                                  \
+        return (type *)(void *)t->table.column[0];                                                                     \
+    }                                                                                                                  \
+    static inline type *name##_at(const name *t, size_t index)                                                         \
+    {                                                                                                                  \
+        return name##_base(t) + index;                                                                                 \
+    }                                                                                                                  \
+    static inline type *name##_get(const name *t, size_t index)                                                        \
+    {                                                                                                                  \
+        return vmk_table_is_ready(&t->table, 0, index) ? name##_at(t, index) : NULL;                                   \
+    }                                                                                                                  \
+    static inline size_t name##_ready(const name *t)                                                                   \
+    {                                                                                                                  \
+        return vmk_table_ready(&t->table);                                                                             \
+    }                                                                                                                  \
+    static inline void name##_trim(name *t, size_t count)                                                              \
+    {                                                                                                                  \
+        vmk_table_trim(&t->table, count);                                                                              \
+    }                                                                                                                  \
+    static inline VMK_MUST_CHECK vmk_status name##_drop_range(name *t, size_t first, size_t count)                     \
+    {                                                                                                                  \
+        return vmk_table_drop_range(&t->table, first, count);                                                          \
+    }                                                                                                                  \
+    struct name /* takes the semicolon, if one is written */
+
+#ifdef __cplusplus
+#define VMK_TABLE_CONFIG_DEFAULT                                                                                       \
+    {                                                                                                                  \
+    }
+#else
+#define VMK_TABLE_CONFIG_DEFAULT                                                                                       \
+    {                                                                                                                  \
+        0                                                                                                              \
+    }
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
