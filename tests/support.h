@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the suites share. A suite is one source file that defines test_suite(); support.c brings main(), which prints the
- * seed, runs the suite in this process (Check's fork mode does not exist on Windows) and exits with the number of failures
- * as a status of 0 or 1.
+ * What the suites share. A suite is one source file whose main() is one line: return support_main(argc, argv, suite, child).
+ * Everything runs in this process: Check's fork mode does not exist on Windows.
  */
 #ifndef VMKIT_TESTS_SUPPORT_H
 #define VMKIT_TESTS_SUPPORT_H
@@ -11,7 +10,13 @@
 
 #include "vmkit.h"
 
-Suite *test_suite(void);
+/* What a child process does: called with the arguments after the program's name; the result is its exit code. */
+typedef int support_child(int argc, char **argv);
+
+/* Print the seed, run the suite, and give main's result: 0, or 1 if anything failed. In a process that support_run_self
+ * started: call `child` instead (NULL for a suite that starts none). A crash ends the process with a code that no runner can
+ * take for success, under Wine too. */
+int support_main(int argc, char **argv, Suite *suite, support_child *child);
 
 /* Random numbers: VMKIT_SEED in the environment, else the time; main prints it. Each support_random_start gives a stream that
  * depends on the seed and the salt alone. */
@@ -48,17 +53,12 @@ size_t support_mappings(const void *base, size_t size);
 void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);
 void support_yield(void);
 
-/* Run this test executable again with the arguments, as a child process: its output (both streams, cut to size - 1 bytes), and
- * how it ended. support.c's main calls test_child(argc, argv) instead of the suite in a child; a suite that has no children
- * leaves it out (support_child.c has an empty one... see support.c). */
+/* Run this test executable again with these arguments (NULL-terminated), as a child process: what it printed to both streams (cut
+ * to size - 1 bytes), and how it ended. */
 typedef struct support_end {
     bool crashed; /* by a signal, an abort, an exception */
     int code;     /* exit code where it did not crash */
 } support_end;
 support_end support_run_self(const char *const *arguments, char *output, size_t size);
-
-/* Must be defined by a suite that uses support_run_self; called in the child with the arguments after the program's name. */
-typedef int support_child(int argc, char **argv);
-extern support_child *support_child_main;
 
 #endif
