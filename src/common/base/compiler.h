@@ -8,6 +8,13 @@
 
 #include "vmkit.h"
 
+/* Drop a result that must be checked, where the reason stands beside it: a cast to void does not satisfy gcc. */
+#define VMKI_IGNORE(status)                                                                                            \
+    do {                                                                                                               \
+        if (status) {                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+
 #if defined(__GNUC__)
 
 #define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)

@@ -29,11 +29,16 @@ bool vmki_index_set_space_overflow(size_t capacity, size_t chunk_shift, size_t *
 /* An empty set in region, from offset (page-aligned) on, in the space that the function above gives. Commits nothing. */
 void vmki_index_set_init(vmki_index_set *set, vmk_region *region, size_t offset, size_t capacity, size_t chunk_shift);
 
-/* Make sure that one add, or one remove, of [first, first + count) can't fail: commits what it may need, rehashes. All or
- * nothing as to the contents of the set. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS. Under the vm lock. */
-vmk_status vmki_index_set_prepare(vmki_index_set *set, size_t first, size_t count);
+/* Make sure that one add of [first, first + count) can't fail: commits what it may need, rehashes. All or nothing as to the
+ * contents of the set. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS. Under the vm lock. */
+vmk_status vmki_index_set_prepare_add(vmki_index_set *set, size_t first, size_t count);
 
-/* After prepare for the same range, nothing in between. Idempotent. Under the vm lock. */
+/* The same for one remove, which needs masks for the two chunks at its edges at most, and no entries. */
+vmk_status vmki_index_set_prepare_remove(vmki_index_set *set, size_t first, size_t count);
+
+/* After prepare for the same range, nothing in between. Idempotent. Under the vm lock. Time follows the number of chunks in
+ * the range; for remove (and any, below) the number of entries in the table, where that is less: a range may be huge and
+ * nearly empty. */
 void vmki_index_set_add(vmki_index_set *set, size_t first, size_t count);
 void vmki_index_set_remove(vmki_index_set *set, size_t first, size_t count);
 

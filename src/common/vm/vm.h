@@ -21,6 +21,10 @@ void vmki_vm_unlock(void);
 vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size);
 vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
 
+/* vmk_region_query under the lock, and the committed bytes of a range. */
+vmk_state vmki_vm_query(const vmk_region *region, size_t offset, size_t *run);
+size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size);
+
 /* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes system
  * calls; without the lock. */
 size_t vmki_vm_budget(size_t wanted, unsigned flags);

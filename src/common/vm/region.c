@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Regions: every operation of vmkit.h's part 2 on a reservation.
+ *
+ * Invariants
+ *   - A region's extents are exactly its committed pages, whole pages inside [base, base + size); region->committed is
+ *     their sum. They change together with the system's state, under the vm lock, or not at all.
+ *   - The system is asked to commit gaps only, so pages that are live are never touched, and what a failing call has
+ *     done can be undone to the page.
+ *   - What gives back (release, decommit, discard) treats a wrong range as misuse: its caller believes memory to be gone
+ *     or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
+ */
+#include "common/base/check.h"
+#include "common/vm/extents.h"
+#include "common/vm/vm.h"
+
+#define SEAL_LIVE ((uintptr_t)0x766d6b52u)     /* "vmkR" */
+#define SEAL_RELEASED ((uintptr_t)0x64656164u) /* "dead" */
+
+static vmk_stats stats; /* under the vm lock */
+
+/* --- the lock --------------------------------------------------------------------------------------------------- */
+
+static vmki_os_lock lock;
+static bool prepared; /* under the lock */
+
+static void lock_before_fork(void)
+{
+    vmki_os_lock_acquire(&lock);
+}
+
+static void lock_after_fork(void)
+{
+    vmki_os_lock_release(&lock);
+}
+
+void vmki_vm_lock(void)
+{
+    vmki_os_lock_acquire(&lock);
+    if (VMKI_UNLIKELY(!prepared)) {
+        prepared = true;
+        vmki_os_lock_release(&lock); /* registering may itself wait for a fork, which waits for this lock */
+        vmki_os_at_fork(lock_before_fork, lock_after_fork);
+        vmki_os_lock_acquire(&lock);
+    }
+}
+
+void vmki_vm_unlock(void)
+{
+    vmki_os_lock_release(&lock);
+}
+
+/* --- arguments -------------------------------------------------------------------------------------------------- */
+
+static bool range_valid(const vmk_region *region, size_t offset, size_t size)
+{
+    return vmki_is_aligned(offset | size, vmk_page_size()) && vmki_range_within(offset, size, region->size);
+}
+
+static void region_require_live(const vmk_region *region, const char *not_live, const char *released)
+{
+    if (VMKI_LIKELY(region->seal == SEAL_LIVE))
+        return;
+    vmki_misuse(region->seal == SEAL_RELEASED ? released : not_live, region);
+}
+
+#define REQUIRE_LIVE(region, function)                                                                                 \
+    region_require_live(region, function ": not a region", function ": region was released before")
+
+#define REQUIRE_RANGE(region, offset, size, function)                                                                  \
+    do {                                                                                                               \
+        REQUIRE_LIVE(region, function);                                                                                \
+        if (VMKI_UNLIKELY(!range_valid(region, offset, size)))                                                         \
+            vmki_misuse(function ": range is misaligned or leaves the region",                                         \
+                        (const void *)((uintptr_t)(region)->base + (offset)));                                         \
+    } while (0)
+
+/* --- reserve and release ---------------------------------------------------------------------------------------- */
+
+static void stats_add_region(size_t size)
+{
+    stats.regions++;
+    stats.reserved += size;
+    stats.reserved_peak = vmki_max(stats.reserved_peak, stats.reserved);
+}
+
+/* Reserve exactly size and guard, and make it a region. */
+static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard, const vmki_os_request *how)
+{
+    vmki_os_request request = *how;
+    void *base;
+    if (vmki_add_overflow(size, guard, &request.size))
+        return VMK_ERR_ARGUMENT;
+    vmk_status status = vmki_os_reserve(&request, &base);
+    if (status != VMK_OK)
+        return status;
+    *region = (vmk_region){.base = base, .size = size, .guard_size = guard, .seal = SEAL_LIVE};
+    vmki_vm_lock();
+    stats_add_region(request.size);
+    vmki_vm_unlock();
+    return VMK_OK;
+}
+
+/* At most `size`, at least `least`: what the limits suggest first, then half of it again and again. */
+static vmk_status reserve_at_most(vmk_region *region, size_t size, size_t least, size_t guard, unsigned flags,
+                                  const vmki_os_request *how)
+{
+    size_t page_size = vmk_page_size();
+    size_t attempt = vmki_max(least, vmki_floor(vmki_vm_budget(size, flags), page_size));
+    for (;;) {
+        vmk_status status = reserve_exactly(region, attempt, guard, how);
+        if (status != VMK_ERR_ADDRESS_SPACE || attempt == least)
+            return status;
+        attempt = vmki_max(least, vmki_floor(attempt / 2, page_size));
+    }
+}
+
+/* Turn options into a request of the system; false where they make no sense. */
+static bool options_valid(const vmk_reserve_options *options, vmki_os_request *request)
+{
+    size_t granularity = vmk_granularity();
+    size_t align = options->align == 0 ? granularity : options->align;
+    if (!vmki_is_power_of_two(align) || (options->flags & ~(unsigned)(VMK_RESERVE_EXACT | VMK_RESERVE_SPARSE)) != 0)
+        return false;
+    request->align = vmki_max(align, granularity);
+    request->hint = (uintptr_t)options->hint;
+    request->exact = (options->flags & VMK_RESERVE_EXACT) != 0;
+    if (request->exact)
+        return request->hint != 0 && vmki_is_aligned(request->hint, request->align);
+    request->hint = vmki_floor(request->hint, granularity);
+    return true;
+}
+
+vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_options *options)
+{
+    static const vmk_reserve_options defaults = {0};
+    vmki_os_request request = {0};
+    size_t page_size = vmk_page_size();
+    if (options == NULL)
+        options = &defaults;
+    size_t rounded, least, guard;
+    if (size == 0 || options->min_size > size || vmki_ceil_overflow(size, page_size, &rounded) ||
+        vmki_ceil_overflow(options->guard_size, page_size, &guard) || !options_valid(options, &request))
+        return VMK_ERR_ARGUMENT;
+    least = options->min_size == 0 ? rounded : vmki_ceil(options->min_size, page_size);
+    size_t whole;
+    if (vmki_add_overflow(rounded, guard, &whole))
+        return VMK_ERR_ARGUMENT;
+    vmki_os_error before = vmki_os_error_get();
+    vmk_status status = least == rounded ? reserve_exactly(region, rounded, guard, &request)
+                                         : reserve_at_most(region, rounded, least, guard, options->flags, &request);
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+void vmk_release(vmk_region *region)
+{
+    REQUIRE_LIVE(region, "vmk_release");
+    vmki_os_error before = vmki_os_error_get();
+    vmki_vm_lock();
+    stats.regions--;
+    stats.reserved -= region->size + region->guard_size;
+    stats.committed -= region->committed;
+    vmki_extents_clear(&region->extents);
+    region->committed = 0;
+    region->seal = SEAL_RELEASED;
+    vmki_vm_unlock();
+    /* Last, and outside the lock: from here on the addresses may be another's. */
+    vmki_os_release(region->base, region->size + region->guard_size);
+    vmki_os_error_set(before);
+}
+
+/* --- commit and decommit ---------------------------------------------------------------------------------------- */
+
+/* The next piece of [*from, limit) that is not committed; false if there is none. Moves *from past it. */
+static bool next_gap(const vmk_region *region, uintptr_t *from, uintptr_t limit, uintptr_t *gap, size_t *size)
+{
+    const vmki_extent *next = vmki_extents_above(region->extents, *from);
+    while (next != NULL && next->base <= *from) {
+        *from = next->limit;
+        if (*from >= limit)
+            return false;
+        next = vmki_extents_above(region->extents, *from);
+    }
+    if (*from >= limit)
+        return false;
+    uintptr_t end = next != NULL && next->base < limit ? next->base : limit;
+    *gap = *from;
+    *size = end - *from;
+    *from = end;
+    return true;
+}
+
+/* A commit failed in the gap at `failed`: take back what it and the gaps before it have got. */
+static void commit_undo(const vmk_region *region, uintptr_t base, uintptr_t failed, size_t failed_size)
+{
+    vmki_os_error why = vmki_os_error_get();
+    uintptr_t from = base, gap;
+    size_t size;
+    while (next_gap(region, &from, failed + failed_size, &gap, &size)) {
+        /* If even this is refused the pages stay accessible, uncounted; the next commit of them clears nothing, for
+         * nobody has written to them. */
+        (void)vmki_os_decommit((void *)gap, size);
+    }
+    vmki_os_error_set(why);
+}
+
+vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size)
+{
+    uintptr_t base = (uintptr_t)region->base + offset, from = base, gap;
+    uintptr_t limit = base + size;
+    size_t gap_size, fresh = 0;
+    unsigned gaps = 0;
+    while (next_gap(region, &from, limit, &gap, &gap_size)) {
+        vmk_status status = gaps == 0 ? vmki_extents_prepare() : VMK_OK;
+        if (status != VMK_OK)
+            return status;
+        status = vmki_os_commit((void *)gap, gap_size);
+        if (status != VMK_OK) {
+            commit_undo(region, base, gap, gap_size);
+            return status;
+        }
+        fresh += gap_size;
+        gaps++;
+    }
+    if (gaps == 0)
+        return VMK_OK;
+    vmki_extents_insert(&region->extents, base, limit);
+    region->committed += fresh;
+    stats.committed += fresh;
+    stats.committed_peak = vmki_max(stats.committed_peak, stats.committed);
+    stats.committed_total += fresh;
+    stats.commit_count += gaps;
+    return VMK_OK;
+}
+
+/* The first and last committed byte of a range; false if there is none. One call of the system for the hull of several runs
+ * keeps decommit all or nothing. */
+static bool committed_hull(const vmk_region *region, uintptr_t base, uintptr_t limit, uintptr_t *first,
+                           uintptr_t *last_limit, size_t *committed)
+{
+    *committed = 0;
+    for (uintptr_t from = base;;) {
+        const vmki_extent *next = vmki_extents_above(region->extents, from);
+        if (next == NULL || next->base >= limit)
+            return *committed != 0;
+        uintptr_t low = next->base > base ? next->base : base;
+        uintptr_t high = next->limit < limit ? next->limit : limit;
+        if (*committed == 0)
+            *first = low;
+        *last_limit = high;
+        *committed += high - low;
+        from = high;
+        if (from >= limit)
+            return true;
+    }
+}
+
+vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size)
+{
+    uintptr_t base = (uintptr_t)region->base + offset, first, limit;
+    size_t committed;
+    if (size == 0 || !committed_hull(region, base, base + size, &first, &limit, &committed))
+        return VMK_OK;
+    vmk_status status = vmki_extents_prepare();
+    if (status != VMK_OK)
+        return status;
+    status = vmki_os_decommit((void *)first, limit - first);
+    if (status != VMK_OK)
+        return status;
+    vmki_extents_remove(&region->extents, first, limit);
+    region->committed -= committed;
+    stats.committed -= committed;
+    stats.decommit_count++;
+    return VMK_OK;
+}
+
+vmk_status vmk_commit(vmk_region *region, size_t offset, size_t size)
+{
+    REQUIRE_LIVE(region, "vmk_commit");
+    if (!range_valid(region, offset, size))
+        return VMK_ERR_ARGUMENT;
+    vmki_os_error before = vmki_os_error_get();
+    vmki_vm_lock();
+    vmk_status status = vmki_vm_commit(region, offset, size);
+    vmki_vm_unlock();
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+vmk_status vmk_decommit(vmk_region *region, size_t offset, size_t size)
+{
+    REQUIRE_RANGE(region, offset, size, "vmk_decommit");
+    vmki_os_error before = vmki_os_error_get();
+    vmki_vm_lock();
+    vmk_status status = vmki_vm_decommit(region, offset, size);
+    vmki_vm_unlock();
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+/* --- what leaves pages committed -------------------------------------------------------------------------------- */
+
+/* The next committed run of [*from, limit), taken under the lock; the range is the caller's to keep still. */
+static bool next_run(const vmk_region *region, uintptr_t *from, uintptr_t limit, uintptr_t *run, size_t *size)
+{
+    vmki_vm_lock();
+    const vmki_extent *next = *from < limit ? vmki_extents_above(region->extents, *from) : NULL;
+    bool found = next != NULL && next->base < limit;
+    if (found) {
+        *run = next->base > *from ? next->base : *from;
+        *size = (next->limit < limit ? next->limit : limit) - *run;
+        *from = *run + *size;
+    }
+    vmki_vm_unlock();
+    return found;
+}
+
+vmk_status vmk_discard(vmk_region *region, size_t offset, size_t size)
+{
+    REQUIRE_RANGE(region, offset, size, "vmk_discard");
+    vmki_os_error before = vmki_os_error_get();
+    uintptr_t from = (uintptr_t)region->base + offset, limit = from + size, run;
+    size_t run_size;
+    while (next_run(region, &from, limit, &run, &run_size)) {
+        vmk_status status = vmki_os_discard((void *)run, run_size);
+        if (status != VMK_OK)
+            return status;
+    }
+    vmki_os_error_set(before);
+    return VMK_OK;
+}
+
+void vmk_reuse(vmk_region *region, size_t offset, size_t size)
+{
+    REQUIRE_RANGE(region, offset, size, "vmk_reuse");
+    vmki_os_error before = vmki_os_error_get();
+    uintptr_t from = (uintptr_t)region->base + offset, limit = from + size, run;
+    size_t run_size;
+    while (next_run(region, &from, limit, &run, &run_size))
+        vmki_os_reuse((void *)run, run_size);
+    vmki_os_error_set(before);
+}
+
+vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access)
+{
+    REQUIRE_LIVE(region, "vmk_protect");
+    if (!range_valid(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
+        return VMK_ERR_ARGUMENT;
+    if (size == 0)
+        return VMK_OK;
+    vmki_os_error before = vmki_os_error_get();
+    size_t run;
+    if (vmk_region_query(region, offset, &run) != VMK_STATE_COMMITTED || run < size)
+        return VMK_ERR_ARGUMENT;
+    vmk_status status = vmki_os_protect(region->base + offset, size, access);
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+vmk_status vmk_advise(vmk_region *region, size_t offset, size_t size, vmk_advice advice)
+{
+    REQUIRE_LIVE(region, "vmk_advise");
+    if (!range_valid(region, offset, size) || (unsigned)advice > VMK_ADVICE_NO_HUGE)
+        return VMK_ERR_ARGUMENT;
+    if (size == 0)
+        return VMK_OK;
+    vmki_os_error before = vmki_os_error_get();
+    vmk_status status = vmki_os_advise(region->base + offset, size, advice);
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+/* --- looking ---------------------------------------------------------------------------------------------------- */
+
+vmk_state vmki_vm_query(const vmk_region *region, size_t offset, size_t *run)
+{
+    uintptr_t address = (uintptr_t)region->base + offset;
+    uintptr_t end = (uintptr_t)region->base + region->size;
+    const vmki_extent *next = vmki_extents_above(region->extents, address);
+    vmk_state state = next != NULL && next->base <= address ? VMK_STATE_COMMITTED : VMK_STATE_RESERVED;
+    if (state == VMK_STATE_COMMITTED)
+        end = next->limit;
+    else if (next != NULL)
+        end = next->base;
+    *run = end - address;
+    return state;
+}
+
+size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size)
+{
+    uintptr_t base = (uintptr_t)region->base + offset, first, limit;
+    size_t committed;
+    (void)committed_hull(region, base, base + size, &first, &limit, &committed);
+    return committed;
+}
+
+vmk_state vmk_region_query(const vmk_region *region, size_t offset, size_t *run)
+{
+    size_t length;
+    REQUIRE_LIVE(region, "vmk_region_query");
+    if (offset >= region->size)
+        vmki_misuse("vmk_region_query: offset is outside the region", (const void *)((uintptr_t)region->base + offset));
+    vmki_vm_lock();
+    vmk_state state = vmki_vm_query(region, offset, &length);
+    vmki_vm_unlock();
+    if (run != NULL)
+        *run = length;
+    return state;
+}
+
+void vmk_stats_now(vmk_stats *out)
+{
+    vmki_vm_lock();
+    *out = stats;
+    out->overhead = vmki_extents_overhead();
+    vmki_vm_unlock();
+}
+
+bool vmki_region_check(const vmk_region *region)
+{
+    uintptr_t base = (uintptr_t)region->base;
+    return region->seal == SEAL_LIVE && vmki_extents_check(region->extents, base, base + region->size) &&
+           vmki_extents_size(region->extents) == region->committed;
+}
