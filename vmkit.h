@@ -362,11 +362,12 @@ typedef struct vmk_table_config {
 /* Private: which elements of a sparse table are ready; see src/common/table/index_set.h. */
 typedef struct vmki_index_set {
     size_t version;
-    size_t *slots;
-    size_t slots_log2;
+    size_t current;
+    unsigned char *base;
+    size_t capacity;
+    size_t chunk_shift;
     size_t used;
     size_t count;
-    size_t chunk_shift;
     size_t masks_free;
     size_t masks_made;
     vmk_region *region;
@@ -518,7 +519,7 @@ VMK_API void vmk_table_store_bits(vmk_table *table, unsigned column, size_t inde
 
 /* A table of one column of a type of yours, checked by the compiler, in C and in C++:
  *
- *     VMK_TABLE_DEFINE(points, struct point)
+ *     VMK_TABLE_DEFINE(points, struct point);
  *
  * defines the type `points` and, for a `points *t`,
  *

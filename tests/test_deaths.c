@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Proven misuse ends the program with a message that names it, or goes to the hook that the program has set. Each crime is
+ * committed in a child process, which is this program again with the crime's name.
+ */
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "support.h"
+
+static vmk_region region;
+static vmk_table table;
+
+static void make_region(void)
+{
+    if (vmk_reserve(&region, 4 * vmk_page_size(), NULL) != VMK_OK || vmk_commit(&region, 0, vmk_page_size()) != VMK_OK)
+        exit(9);
+}
+
+static void make_table(void)
+{
+    vmk_table_config config = {.capacity = 1000, .column_bits = {64}};
+    if (vmk_table_init(&table, &config) != VMK_OK || vmk_table_ensure(&table, 1) != VMK_OK)
+        exit(9);
+}
+
+static void release_twice(void)
+{
+    make_region();
+    vmk_release(&region);
+    vmk_release(&region);
+}
+
+static void release_what_is_no_region(void)
+{
+    vmk_release(&region);
+}
+
+static void commit_after_release(void)
+{
+    make_region();
+    vmk_release(&region);
+    VMKI_IGNORE(vmk_commit(&region, 0, vmk_page_size()));
+}
+
+static void decommit_misaligned(void)
+{
+    make_region();
+    VMKI_IGNORE(vmk_decommit(&region, 1, vmk_page_size()));
+}
+
+static void decommit_outside(void)
+{
+    make_region();
+    VMKI_IGNORE(vmk_decommit(&region, 0, 5 * vmk_page_size()));
+}
+
+static void discard_misaligned(void)
+{
+    make_region();
+    VMKI_IGNORE(vmk_discard(&region, 0, vmk_page_size() / 2));
+}
+
+static void reuse_outside(void)
+{
+    make_region();
+    vmk_reuse(&region, 4 * vmk_page_size(), vmk_page_size());
+}
+
+static void query_outside(void)
+{
+    make_region();
+    (void)vmk_region_query(&region, 4 * vmk_page_size(), NULL);
+}
+
+static void end_a_table_twice(void)
+{
+    make_table();
+    vmk_table_fini(&table);
+    vmk_table_fini(&table);
+}
+
+static void end_what_is_no_table(void)
+{
+    vmk_table_fini(&table);
+}
+
+static void grow_what_is_no_table(void)
+{
+    VMKI_IGNORE(vmk_table_ensure(&table, 1));
+}
+
+static void fail_an_assertion(void)
+{
+    VMKI_ASSERT(1 + 1 == 3);
+}
+
+static void touch_past_what_is_ready(void)
+{
+    make_table();
+    size_t guard = vmk_page_ceil(1000 * 8) / 8; /* the first element that would lie on the guard page */
+    *(volatile uint64_t *)vmk_table_at(&table, 0, guard) = 1;
+}
+
+static const struct crime {
+    const char *name;
+    void (*commit)(void);
+    const char *message; /* NULL: a fault, which leaves none */
+} crimes[] = {
+    {"release-twice", release_twice, "vmkit: vmk_release: region was released before: 0x"},
+    {"release-none", release_what_is_no_region, "vmkit: vmk_release: not a region: 0x"},
+    {"commit-released", commit_after_release, "vmkit: vmk_commit: region was released before: 0x"},
+    {"decommit-misaligned", decommit_misaligned, "vmkit: vmk_decommit: range is misaligned or leaves the region: 0x"},
+    {"decommit-outside", decommit_outside, "vmkit: vmk_decommit: range is misaligned or leaves the region: 0x"},
+    {"discard-misaligned", discard_misaligned, "vmkit: vmk_discard: range is misaligned or leaves the region: 0x"},
+    {"reuse-outside", reuse_outside, "vmkit: vmk_reuse: range is misaligned or leaves the region: 0x"},
+    {"query-outside", query_outside, "vmkit: vmk_region_query: offset is outside the region: 0x"},
+    {"fini-twice", end_a_table_twice, "vmkit: vmk_table_fini: table was ended before: 0x"},
+    {"fini-none", end_what_is_no_table, "vmkit: vmk_table_fini: not a table: 0x"},
+    {"ensure-none", grow_what_is_no_table, "vmkit: vmk_table_ensure: not a table: 0x"},
+    {"assertion", fail_an_assertion, "vmkit: assertion failed: 1 + 1 == 3 ("},
+    {"touch-guard", touch_past_what_is_ready, NULL},
+};
+enum { CRIMES = sizeof crimes / sizeof crimes[0] };
+
+/* --- the hook --------------------------------------------------------------------------------------------------- */
+
+static void print_and_return(const char *crime, const void *address, void *context)
+{
+    printf("hook %s, %s, %s\n", crime, address == &region ? "the region" : "elsewhere", (const char *)context);
+    fflush(stdout);
+}
+
+static jmp_buf escape;
+
+static void leave(const char *crime, const void *address, void *context)
+{
+    (void)crime;
+    (void)address;
+    (void)context;
+    longjmp(escape, 1);
+}
+
+/* A hook may leave by longjmp, and the library goes on working. */
+static int escape_and_go_on(void)
+{
+    vmk_set_misuse_hook(leave, NULL);
+    make_region();
+    if (setjmp(escape) == 0) {
+        VMKI_IGNORE(vmk_decommit(&region, 1, 1));
+        return 1;
+    }
+    if (region.committed != vmk_page_size())
+        return 2;
+    if (vmk_commit(&region, vmk_page_size(), vmk_page_size()) != VMK_OK)
+        return 3;
+    vmk_release(&region);
+    return 42;
+}
+
+static int child(int argc, char **argv)
+{
+    if (argc >= 2 && strcmp(argv[1], "hook") == 0)
+        vmk_set_misuse_hook(print_and_return, (void *)(uintptr_t) "context");
+    if (argc >= 1 && strcmp(argv[0], "escape") == 0)
+        return escape_and_go_on();
+    for (int i = 0; argc >= 1 && i < CRIMES; i++)
+        if (strcmp(argv[0], crimes[i].name) == 0)
+            crimes[i].commit();
+    return 77; /* survived it */
+}
+
+START_TEST(misuse_ends_the_program_and_says_why)
+{
+    const struct crime *crime = &crimes[_i];
+    char output[4096];
+    const char *arguments[] = {crime->name, NULL};
+    support_end end = support_run_self(arguments, output, sizeof output);
+    ck_assert_msg(end.crashed || (end.code != 0 && end.code != 77 && end.code != 9), "%s: code %d, %s", crime->name,
+                  end.code, output);
+    if (crime->message != NULL)
+        ck_assert_msg(strstr(output, crime->message) != NULL, "%s: %s", crime->name, output);
+}
+END_TEST
+
+START_TEST(the_hook_hears_of_it_first)
+{
+    char output[4096];
+    const char *arguments[] = {"release-none", "hook", NULL};
+    support_end end = support_run_self(arguments, output, sizeof output);
+    ck_assert(end.crashed || end.code != 0);
+    const char *heard = strstr(output, "hook vmk_release: not a region, the region, context");
+    const char *said = strstr(output, "vmkit: vmk_release: not a region: 0x");
+    ck_assert_msg(heard != NULL && said != NULL && heard < said, "%s", output);
+}
+END_TEST
+
+START_TEST(the_hook_may_leave)
+{
+    char output[4096];
+    const char *arguments[] = {"escape", NULL};
+    support_end end = support_run_self(arguments, output, sizeof output);
+    ck_assert_msg(!end.crashed && end.code == 42, "code %d, %s", end.code, output);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    Suite *suite = suite_create("deaths");
+    TCase *tests = tcase_create("deaths");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, misuse_ends_the_program_and_says_why, 0, CRIMES);
+    tcase_add_test(tests, the_hook_hears_of_it_first);
+    tcase_add_test(tests, the_hook_may_leave);
+    suite_add_tcase(suite, tests);
+    return support_main(argc, argv, suite, child);
+}
