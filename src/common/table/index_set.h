@@ -13,8 +13,10 @@
  * rehashed, and the pool of masks. They are reserved for the worst case and committed as they fill. The half left behind
  * stays committed until it is used again, so a reader that is still in it does not fault.
  *
- * Readers. A sequence lock (`version` odd while a writer changes what readers could misread): a reader that saw the version
- * change looks again. Writers hold the vm lock. What readers load is loaded and stored atomically.
+ * Readers. A version number rises before memory that a reader may still be looking at gets another meaning (a half that was
+ * left behind, a mask that was given back), and a reader that finds it changed looks again. All else is published by one
+ * store each, so a reader never waits for a writer. Writers hold the vm lock. What readers load is loaded and stored
+ * atomically.
  */
 #ifndef VMKI_INDEX_SET_H
 #define VMKI_INDEX_SET_H

@@ -24,8 +24,9 @@ static size_t column_target(const vmk_table *table, unsigned column, size_t coun
     size_t size = table->column_size[column];
     size_t bytes = vmki_ceil(vmki_column_bytes(table->bits[column], count + table->tail), page_size);
     size_t step = table->step, rounded;
-    if (step == 0 && (table->flags & VMK_TABLE_EXACT) == 0 && bytes >= VMKI_BIG_COMMITTED)
-        step = VMKI_BIG_STEP;
+    if (step == 0 && (table->flags & VMK_TABLE_EXACT) == 0 &&
+        (bytes >= VMKI_BIG_COMMITTED || (table->flags & VMK_TABLE_HUGE) != 0))
+        step = VMKI_BIG_STEP; /* a huge page can only back what is committed whole */
     if (step <= page_size)
         return bytes;
     size_t beyond = bytes % step; /* a step of the caller's need not be a power of two */

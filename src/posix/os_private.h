@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of src/posix share, and where POSIX systems differ: every conditional on a system stands here, as a
+ * constant or as a small inline function, so that the other files read alike for all of them. A conditional says no more
+ * than that something exists in the headers; whether it works is found out at run time.
+ *
+ * Linux comes first. Elsewhere there is no advice that gives pages back and promises zeroes (macOS's and FreeBSD's
+ * MADV_DONTNEED keep the contents; posix_madvise's is a no-op in glibc and musl), so decommit maps anew.
+ *
+ * To be included before any other header: it says which functions the system's headers shall declare.
+ */
+#ifndef VMKI_POSIX_OS_PRIVATE_H
+#define VMKI_POSIX_OS_PRIVATE_H
+
+#if defined(_WIN32)
+#error "src/posix is for POSIX systems: on Windows compile src/win32"
+#endif
+
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* glibc, musl: madvise, MAP_ANONYMOUS, syscall */
+#endif
+#if !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64 /* a 32-bit process can have limits of more than 4 GiB: rlim_t shall hold them */
+#endif
+#if !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE 1
+#endif
+#if !defined(_NETBSD_SOURCE)
+#define _NETBSD_SOURCE 1
+#endif
+#if !defined(__EXTENSIONS__)
+#define __EXTENSIONS__ 1 /* illumos */
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#endif
+
+#include "common/base/align.h"
+#include "common/base/os.h"
+
+/* --- mapping ---------------------------------------------------------------------------------------------------- */
+
+#if !defined(MAP_ANONYMOUS)
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+
+/* Not to be charged. FreeBSD has dropped the flag; Linux ignores it under strict overcommit, where PROT_NONE alone keeps
+ * a reservation from being charged (Documentation/mm/overcommit-accounting). */
+#if defined(MAP_NORESERVE)
+#define VMKI_POSIX_NORESERVE MAP_NORESERVE
+#else
+#define VMKI_POSIX_NORESERVE 0
+#endif
+
+/* The protection of what is reserved. Two systems want to be told now what mprotect will be allowed later: NetBSD with PaX
+ * MPROTECT, FreeBSD with kern.elf64.imply_prot_max. */
+#if defined(PROT_MPROTECT)
+#define VMKI_POSIX_RESERVED (PROT_NONE | PROT_MPROTECT(PROT_READ | PROT_WRITE))
+#elif defined(PROT_MAX)
+#define VMKI_POSIX_RESERVED (PROT_NONE | PROT_MAX(PROT_READ | PROT_WRITE))
+#else
+#define VMKI_POSIX_RESERVED PROT_NONE
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+#define VMKI_POSIX_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define VMKI_POSIX_TSAN 1
+#endif
+#endif
+
+/* Flags to map at an address without replacing what is there; 0: there are none, a plain hint must do. Linux has had
+ * MAP_FIXED_NOREPLACE since 4.17, C libraries since later. ThreadSanitizer takes every fixed mapping outside the ranges
+ * of its own for an attack and ends the program, but lets a hint be. */
+#if defined(VMKI_POSIX_TSAN)
+#define VMKI_POSIX_NOREPLACE 0
+#elif defined(MAP_FIXED_NOREPLACE)
+#define VMKI_POSIX_NOREPLACE MAP_FIXED_NOREPLACE
+#elif defined(__linux__) && defined(__alpha__)
+#define VMKI_POSIX_NOREPLACE 0x200000
+#elif defined(__linux__)
+#define VMKI_POSIX_NOREPLACE 0x100000
+#elif defined(MAP_EXCL)
+#define VMKI_POSIX_NOREPLACE (MAP_FIXED | MAP_EXCL) /* FreeBSD; EINVAL, not EEXIST, where something is there */
+#else
+#define VMKI_POSIX_NOREPLACE 0
+#endif
+
+/* --- advice ----------------------------------------------------------------------------------------------------- */
+
+#define VMKI_POSIX_NO_ADVICE (-1)
+
+/* Drops the pages at once, and they read as zero afterwards. Linux alone promises both. */
+#if defined(__linux__)
+#define VMKI_POSIX_ZAP MADV_DONTNEED
+#else
+#define VMKI_POSIX_ZAP VMKI_POSIX_NO_ADVICE
+#endif
+
+/* Discard; what to try when that is refused; and what to say when the pages are used again. macOS's MADV_FREE leaves the
+ * memory on the process's account, FREE_REUSABLE takes it off at once but is refused at times, and FREE_REUSE puts it
+ * back. */
+#if defined(__linux__)
+#define VMKI_POSIX_DISCARD MADV_DONTNEED
+#define VMKI_POSIX_DISCARD_ELSE VMKI_POSIX_NO_ADVICE
+#elif defined(MADV_FREE_REUSABLE)
+#define VMKI_POSIX_DISCARD MADV_FREE_REUSABLE
+#define VMKI_POSIX_DISCARD_ELSE MADV_FREE
+#elif defined(MADV_FREE)
+#define VMKI_POSIX_DISCARD MADV_FREE
+#define VMKI_POSIX_DISCARD_ELSE VMKI_POSIX_NO_ADVICE
+#else
+#define VMKI_POSIX_DISCARD VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_DISCARD_ELSE VMKI_POSIX_NO_ADVICE
+#endif
+#if defined(MADV_FREE_REUSE)
+#define VMKI_POSIX_REUSE MADV_FREE_REUSE
+#else
+#define VMKI_POSIX_REUSE VMKI_POSIX_NO_ADVICE
+#endif
+
+#if defined(MADV_HUGEPAGE) && defined(MADV_NOHUGEPAGE)
+#define VMKI_POSIX_HUGE MADV_HUGEPAGE
+#define VMKI_POSIX_NO_HUGE MADV_NOHUGEPAGE
+#else
+#define VMKI_POSIX_HUGE VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_NO_HUGE VMKI_POSIX_NO_ADVICE
+#endif
+
+/* Is this page in memory? mincore's last parameter is of two types among systems; a void * suits both. False also where
+ * the system can't tell. */
+static inline bool vmki_posix_resident(void *page, size_t page_size)
+{
+#if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
+    unsigned char answer = 0;
+    return mincore(page, page_size, (void *)&answer) == 0 && (answer & 1) != 0;
+#else
+    (void)page, (void)page_size;
+    return false;
+#endif
+}
+
+/* --- the limits ------------------------------------------------------------------------------------------------- */
+
+/* What bounds reservations. OpenBSD has no RLIMIT_AS and counts them as data. */
+#if defined(RLIMIT_AS)
+#define VMKI_POSIX_LIMIT_AS RLIMIT_AS
+#else
+#define VMKI_POSIX_LIMIT_AS RLIMIT_DATA
+#endif
+
+/* --- the machine ------------------------------------------------------------------------------------------------ */
+
+/* glibc's sysconf(_SC_PHYS_PAGES) has been seen to allocate and to read files; sysinfo is a plain system call. */
+static inline uint64_t vmki_posix_physical_memory(void)
+{
+#if defined(__linux__)
+    struct sysinfo info;
+    return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : 0;
+#elif defined(_SC_PHYS_PAGES)
+    long pages = sysconf(_SC_PHYS_PAGES), page_size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 0;
+#else
+    return 0;
+#endif
+}
+
+/* Has somebody switched transparent huge pages off for this process and its children? */
+static inline bool vmki_posix_huge_disabled(void)
+{
+#if defined(PR_GET_THP_DISABLE)
+    return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
+#else
+    return false;
+#endif
+}
+
+/* Fill the buffer with records of the directory (struct linux_dirent64), 0 at its end: opendir would allocate. */
+static inline long vmki_posix_entries(int directory, void *buffer, size_t size)
+{
+#if defined(SYS_getdents64)
+    return syscall(SYS_getdents64, directory, buffer, size);
+#else
+    (void)directory, (void)buffer, (void)size;
+    return -1;
+#endif
+}
+
+/* --- waiting ---------------------------------------------------------------------------------------------------- */
+
+/* Sleep while *word is `expected`, or for a while; `round` counts the attempts so far. Then wake one that sleeps. */
+#if defined(SYS_futex) || defined(SYS_futex_time64)
+
+#if defined(SYS_futex)
+#define VMKI_POSIX_FUTEX SYS_futex
+#else
+#define VMKI_POSIX_FUTEX SYS_futex_time64 /* 32-bit systems that never had a 32-bit time */
+#endif
+#define VMKI_POSIX_FUTEX_WAIT 128 /* FUTEX_WAIT_PRIVATE of linux/futex.h, which musl does without */
+#define VMKI_POSIX_FUTEX_WAKE 129
+
+/* A futex is 32 bits wide: the half of the word that holds its value. */
+static inline void *vmki_posix_futex_of(uintptr_t *word)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return (char *)word + (sizeof *word - 4);
+#else
+    return word;
+#endif
+}
+
+static inline void vmki_posix_sleep(uintptr_t *word, uintptr_t expected, unsigned round)
+{
+    (void)round;
+    (void)syscall(VMKI_POSIX_FUTEX, vmki_posix_futex_of(word), VMKI_POSIX_FUTEX_WAIT, (unsigned)expected, NULL, NULL,
+                  0);
+}
+
+static inline void vmki_posix_wake(uintptr_t *word)
+{
+    (void)syscall(VMKI_POSIX_FUTEX, vmki_posix_futex_of(word), VMKI_POSIX_FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+#else
+
+static inline void vmki_posix_sleep(uintptr_t *word, uintptr_t expected, unsigned round)
+{
+    (void)word, (void)expected;
+    if (round < 16) {
+        (void)sched_yield();
+    } else { /* yielding alone would starve a holder of lower priority */
+        struct timespec pause = {0, round < 64 ? 50000 : 1000000};
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+static inline void vmki_posix_wake(uintptr_t *word)
+{
+    (void)word;
+}
+
+#endif
+
+/* --- shared among the files ------------------------------------------------------------------------------------- */
+
+/* os_vm.c: how pages are decommitted; chosen at the first need. The tests force one, and undecided lets it be chosen
+ * anew. */
+typedef enum vmki_posix_decommit {
+    VMKI_POSIX_DECOMMIT_UNDECIDED,
+    VMKI_POSIX_DECOMMIT_ZAP,  /* protect, then drop the pages */
+    VMKI_POSIX_DECOMMIT_REMAP /* map reserved pages over them */
+} vmki_posix_decommit;
+
+vmki_posix_decommit vmki_posix_decommit_method(void);
+void vmki_posix_decommit_force(vmki_posix_decommit method);
+
+/* os_vm.c: does mapping with VMKI_POSIX_NOREPLACE do what it says? Tried once. */
+bool vmki_posix_noreplace_works(void);
+
+/* os_limits.c: small files of /proc and /sys. Decimal number at the start of a file; a path is read whole, cut to
+ * size - 1 bytes and terminated. */
+bool vmki_posix_read_text(const char *path, char *text, size_t size);
+bool vmki_posix_read_number(const char *path, uint64_t *value);
+
+vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
+
+/* os_limits.c: the limits that are found in files, `memory` and `commit`, each lowered to what is found. `prefix` is put
+ * before every path, also before those of mounts: "" for the real ones. */
+void vmki_posix_limits_under(const char *prefix, vmk_limits *limits);
+
+/* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was. */
+bool vmki_posix_mappings_exhausted(void);
+
+#endif
