@@ -1,0 +1,114 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# test.sh [TARGET...]: install what is missing, build, and run every suite, for each target; linux64 linux32 win64 win32 if
+# none is named. The presets clang, asan and tsan are targets too.
+#
+# The last line is "N passed, N failed", over all targets, and the exit code is 0 only if something passed and nothing
+# failed. A target that can't be built or tested counts as a failure: none is ever skipped.
+set -eu
+. "$(dirname "$0")/common.sh"
+cd "$top"
+
+[ $# -gt 0 ] || set -- linux64 linux32 win64 win32
+for target; do
+    case $target in
+    linux64 | linux32 | win64 | win32 | clang | asan | tsan) ;;
+    *) die "$target is no target; there are linux64 linux32 win64 win32, clang asan tsan" ;;
+    esac
+done
+wanted() { case " $targets " in *" $1 "*) ;; *) return 1 ;; esac; }
+targets=$*
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+# A compiler is there if it makes a program, in C++ that includes the library: a bare command is not enough for -m32.
+try=$(mktemp -d)
+trap 'rm -rf "$try"' EXIT
+trap 'exit 1' INT TERM
+printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$try/c.c"
+printf '#include <cstdio>\nint main() { return std::puts("") < 0; }\n' >"$try/c.cpp"
+compiles() { echo "$1 $try/c.c -o $try/out && $2 $try/c.cpp -o $try/out"; }
+
+apt_need "command -v cmake" cmake
+apt_need "command -v ninja" ninja-build
+apt_need "command -v pkg-config" pkg-config
+apt_need "$(compiles cc c++)" "gcc g++ libc6-dev"
+if wanted linux32; then
+    apt_need "$(compiles 'cc -m32' 'c++ -m32')" "gcc-multilib g++-multilib"
+fi
+for bits in 64:x86-64 32:i686; do
+    if wanted "win${bits%:*}"; then
+        triplet=$(echo "${bits#*:}" | tr - _)-w64-mingw32
+        apt_need "$(compiles "$triplet-gcc" "$triplet-g++")" \
+            "gcc-mingw-w64-${bits#*:}-win32 g++-mingw-w64-${bits#*:}-win32"
+    fi
+done
+if wanted win64; then
+    apt_need "test -x /usr/lib/wine/wine64 || command -v wine64" "wine64 wine"
+fi
+if wanted win32 && [ ! -x /usr/lib/wine/wine ] && [ -z "${VMKIT_WINE32:-}" ]; then # for get-wine32.sh
+    apt_need "test -e /lib/ld-linux.so.2" libc6-i386
+    apt_need "test -e /usr/i686-w64-mingw32/lib/zlib1.dll" libz-mingw-w64
+fi
+if wanted clang || wanted asan || wanted tsan; then
+    apt_need "$(compiles clang clang++)" clang
+fi
+apt_install || :
+if wanted asan || wanted tsan; then # a package of its own in some releases, named after clang's version
+    apt_need "$(compiles 'clang -fsanitize=thread' 'clang++ -fsanitize=address')" \
+        "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev"
+    apt_install || :
+fi
+cmake_check
+scripts/get-check.sh >/dev/null || : # who can't do without will say so
+if wanted win32 && [ -z "${VMKIT_WINE32:-}" ]; then
+    scripts/get-wine32.sh >/dev/null || :
+fi
+
+# --- the targets ------------------------------------------------------------------------------------------------------
+
+# step WHAT COMMAND...: run it, its output in a log; on failure the end of that, and 1.
+step() {
+    what=$1
+    shift
+    printf '%s: %s\n' "$target" "$what"
+    log=build/$target/$what.log
+    mkdir -p "build/$target"
+    "$@" >"$log" 2>&1 && return 0
+    tail -n 40 "$log"
+    say "$target: $what failed; all that it said is in $log. What could not be installed, see above, may be the reason."
+    return 1
+}
+
+# Run a target's tests: sets passed and failed, from the report that ctest writes. Only "run" is a pass there.
+run_tests() {
+    report=$top/build/$target/junit.xml
+    rm -f "$report"
+    aslr=
+    # The shadow of older ThreadSanitizers doesn't bear the randomness of newer kernels.
+    if [ "$target" = tsan ] && setarch -R true 2>/dev/null; then aslr="setarch -R"; fi
+    status=0
+    $aslr ctest --preset "$target" -j "$(nproc)" --output-junit "$report" || status=$?
+    all=$(grep -c '<testcase ' "$report") || all=0
+    passed=$(grep -c '<testcase .*status="run"' "$report") || passed=0
+    failed=$((all - passed))
+    if [ $status != 0 ] && [ $failed = 0 ]; then failed=1; fi
+    if [ "$all" = 0 ]; then failed=1; fi
+}
+
+passed_sum=0
+failed_sum=0
+summary=
+for target; do
+    passed=0
+    failed=1
+    if step configure cmake --preset "$target" && step build cmake --build --preset "$target"; then
+        run_tests
+    fi
+    summary="$summary$(printf '%-8s %4d passed, %d failed' "$target" "$passed" "$failed")
+"
+    passed_sum=$((passed_sum + passed))
+    failed_sum=$((failed_sum + failed))
+done
+printf '\n%s%d passed, %d failed\n' "$summary" $passed_sum $failed_sum
+[ $failed_sum = 0 ] && [ $passed_sum -gt 0 ]
