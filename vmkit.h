@@ -229,9 +229,9 @@ typedef struct vmk_reserve_options {
 /* Reserve `size` bytes of address space, rounded up to whole pages. Costs no memory and no commit charge (on Windows
  * before 8.1, and for the page tables of a few systems, see docs/design-vm.md).
  *
- * With options->min_size less than size ("at most, at least"): the first try is `size`, or less where the limits say so:
- * at most half of the address space that RLIMIT_AS leaves, and, unless VMK_RESERVE_SPARSE, no more than RLIMIT_DATA, a
- * cgroup or a job object would let the process commit; each refusal halves it, down to min_size at last.
+ * With options->min_size less than size ("at most, at least"): the first try is `size`, or less where the limits say
+ * so: at most half of the address space that RLIMIT_AS leaves, and, unless VMK_RESERVE_SPARSE, no more than
+ * RLIMIT_DATA, a cgroup or a job object would let the process commit; each refusal halves it, down to min_size at last.
  *
  * `region` is written only on success: it need not be initialised, and must not hold a live region.
  * VMK_ERR_ARGUMENT: size is 0, or overflows when rounded or with the guard; min_size > size; align is no power of two;
@@ -245,8 +245,8 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_reserve(vmk_region *region, size_t size, c
  * Misuse: not a live region, or released before. Cost: one system call. */
 VMK_API void vmk_release(vmk_region *region);
 
-/* Commit [offset, offset + size): afterwards all of it can be read and written. What was reserved reads as zero; what was
- * committed already keeps its contents and its protection. Size 0 does nothing. All or nothing.
+/* Commit [offset, offset + size): afterwards all of it can be read and written. What was reserved reads as zero; what
+ * was committed already keeps its contents and its protection. Size 0 does nothing. All or nothing.
  * VMK_ERR_ARGUMENT: offset or size is not a multiple of the page size, or the range leaves the region.
  * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system.
  * Cost: one system call for each gap in the range that was not committed; none if there is none. */
@@ -259,9 +259,9 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_commit(vmk_region *region, size_t offset, 
  * Cost: one or two system calls, and the freeing of the pages. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_decommit(vmk_region *region, size_t offset, size_t size);
 
-/* The contents are not needed: the committed pages of the range stay committed, with undefined contents, each page being
- * what it was or zero until it is written; the system may take the memory. Unlike after decommit, using them again can't
- * fail for lack of charge. The pages must be readable and writable. Size 0 does nothing.
+/* The contents are not needed: the committed pages of the range stay committed, with undefined contents, each page
+ * being what it was or zero until it is written; the system may take the memory. Unlike after decommit, using them
+ * again can't fail for lack of charge. The pages must be readable and writable. Size 0 does nothing.
  * VMK_ERR_UNSUPPORTED: the system refuses (locked memory, for one); contents are kept.
  * Misuse: as for vmk_decommit. Cost: one system call a committed run. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_discard(vmk_region *region, size_t offset, size_t size);
@@ -289,8 +289,9 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_advise(vmk_region *region, size_t offset, 
 
 typedef enum vmk_state { VMK_STATE_RESERVED, VMK_STATE_COMMITTED } vmk_state;
 
-/* The state of the page at `offset` (any byte of it), and in *run, unless NULL, how many bytes from `offset` on are in the
- * same state. Misuse: offset is outside the region. Cost: logarithmic in the number of committed runs; no system call. */
+/* The state of the page at `offset` (any byte of it), and in *run, unless NULL, how many bytes from `offset` on are in
+ * the same state. Misuse: offset is outside the region. Cost: logarithmic in the number of committed runs; no system
+ * call. */
 VMK_API vmk_state vmk_region_query(const vmk_region *region, size_t offset, size_t *run);
 
 /* What this process holds through vmkit. Counted where pages change their state, never by calls or by requested sizes:
@@ -417,28 +418,30 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_table_space(const vmk_table_config *config
  * succeeds, three with VMK_TABLE_HUGE. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_table_init(vmk_table *table, const vmk_table_config *config);
 
-/* End a table: its memory goes back, and its reservation, if that is its own; a part is left all reserved. No other thread
- * may be using it. Misuse: not a live table. */
+/* End a table: its memory goes back, and its reservation, if that is its own; a part is left all reserved. No other
+ * thread may be using it. Misuse: not a live table. */
 VMK_API void vmk_table_fini(vmk_table *table);
 
-/* Make the elements [0, count) ready (a sparse table: as vmk_table_ensure_range from 0). What is ready already costs one
- * load, one compare, one branch. Else commits, doubling ahead of the need, from 64 MiB on by 64 MiB, in steps of whole huge
- * pages from 8 MiB on; if that is refused exactly what is needed, rounded to pages. So more than `count` may become ready,
- * and vmk_table_ready tells.
- * VMK_ERR_LIMIT: count > capacity. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system; nothing was published.
+/* Make the elements [0, count) ready (a sparse table: as vmk_table_ensure_range from 0). What is ready already costs
+ * one load, one compare, one branch. Else it commits ahead of the need: doubling, from 64 MiB on by 64 MiB, in steps of
+ * whole huge pages from 8 MiB on (with VMK_TABLE_HUGE from the start); if that is refused, exactly what is needed,
+ * rounded to pages. So more than `count` may become ready, and vmk_table_ready tells.
+ * VMK_ERR_LIMIT: count > capacity.
+ * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system; nothing was published.
  * Threads: any number may call it at once; what it makes ready is visible to whoever sees vmk_table_ready rise. */
 static inline VMK_MUST_CHECK vmk_status vmk_table_ensure(vmk_table *table, size_t count);
 
 /* Make the elements [first, first + count) ready. A sparse table commits the pages that they touch, and no others; a
- * dense one makes all of [0, first + count) ready. Elements that are ready already stay as they are. Count 0 does nothing.
- * Errors as vmk_table_ensure. Cost, sparse: a system call for each gap in each column, and time in proportion to the
- * range (one step for each page or so of the widest column). */
+ * dense one makes all of [0, first + count) ready. Elements that are ready already stay as they are. Count 0 does
+ * nothing. Errors as vmk_table_ensure.
+ * Cost, sparse: a system call for each gap in each column, and time in proportion to the range (one step for each page
+ * or so of the widest column). */
 VMK_API VMK_MUST_CHECK vmk_status vmk_table_ensure_range(vmk_table *table, size_t first, size_t count);
 
 /* The elements from `count` on are no longer needed: none of them is ready any more, and the pages that only they used
- * are decommitted. Nobody may be using them; those below may be in use meanwhile (in a column of less than 8 bits, writes
- * to neighbours in the same byte must be atomic: vmk_table_store_bits). Never fails: where the system can't take pages back
- * they are cleared and kept for the next ensure. Count at or past what is ready does nothing. */
+ * are decommitted. Nobody may be using them; those below may be in use meanwhile (in a column of less than 8 bits,
+ * writes to neighbours in the same byte must be atomic: vmk_table_store_bits). Never fails: where the system can't take
+ * pages back they are cleared and kept for the next ensure. Count at or past what is ready does nothing. */
 VMK_API void vmk_table_trim(vmk_table *table, size_t count);
 
 /* The elements [first, first + count) are no longer needed. A page is decommitted as soon as no ready element is on it,
@@ -476,8 +479,8 @@ static inline size_t vmk_table_ready(const vmk_table *table)
     return VMK_LOAD_ACQUIRE(&table->ready);
 }
 
-/* The address of an element; in a column of less than 8 bits, of the byte that holds it. No check: see "which index may be
- * touched". Index up to capacity + tail - 1. */
+/* The address of an element; in a column of less than 8 bits, of the byte that holds it. No check: see "which index may
+ * be touched". Index up to capacity + tail - 1. */
 static inline void *vmk_table_at(const vmk_table *table, unsigned column, size_t index)
 {
     size_t bits = table->bits[column];
@@ -512,8 +515,8 @@ static inline void *vmk_table_find(const vmk_table *table, unsigned column, uint
 }
 
 /* An element of a column of 1, 2 or 4 bits: element i is in byte i / per of the column, at bit (i % per) x bits, where
- * per = 8 / bits. Each is one atomic access, so neighbours in a byte may belong to different threads; relaxed order. The
- * element must be ready; bits of `value` above the width are ignored. */
+ * per = 8 / bits. Each is one atomic access, so neighbours in a byte may belong to different threads; relaxed order.
+ * The element must be ready; bits of `value` above the width are ignored. */
 VMK_API unsigned vmk_table_load_bits(const vmk_table *table, unsigned column, size_t index);
 VMK_API void vmk_table_store_bits(vmk_table *table, unsigned column, size_t index, unsigned value);
 

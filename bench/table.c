@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * bench_table WORKLOAD VARIANT COUNT: one measurement in a process of its own, so that peak memory is the measurement's. Prints
- * "key value" lines. bench/run.py runs the variants in turn and compares them.
+ * bench_table WORKLOAD VARIANT COUNT: one measurement in a process of its own, so that peak memory is the
+ * measurement's. Prints "key value" lines. bench/run.py runs the variants in turn and compares them.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -114,9 +114,9 @@ static void append(const char *variant, size_t count)
     printf("peak %.6f\n", (double)usage.ru_maxrss * 1024 / (double)(count * sizeof(uint64_t)));
 }
 
-/* Touch and give back as much memory as any variant will need. Hypervisors take memory that a guest does not use, and the next
- * to touch it pays for getting it back, many times the cost of a page fault: without this each variant would be measured by
- * what ran before it. */
+/* Touch and give back as much memory as any variant will need. Hypervisors take memory that a guest does not use, and
+ * the next to touch it pays for getting it back, many times the cost of a page fault: without this each variant would
+ * be measured by what ran before it. */
 static void warm(size_t count)
 {
     size_t words = 3 * count;

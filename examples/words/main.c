@@ -2,8 +2,9 @@
  *
  * words [--top N | --all | --figures] [PATH ...]
  *
- * Counts the distinct identifiers (letters, digits and underscores, not starting with a digit) of all regular files under the
- * paths, /usr/include by default, and prints the most frequent ones and what the tables cost. The same counts come from
+ * Counts the distinct identifiers (letters, digits and underscores, not starting with a digit) of all regular files
+ * under the paths, /usr/include by default, and prints the most frequent ones and what the tables cost. The same counts
+ * come from
  *
  *     find PATH ... -type f -exec cat {} + | tr -cs 'A-Za-z0-9_' '\n' | grep '^[A-Za-z_]' | sort | uniq -c
  *

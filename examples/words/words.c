@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The index grows by linear hashing (W. Litwin, "Linear hashing: a new tool for file and table addressing", 1980): one chain
- * at a time is split in two, the new half going to the end of the table. That needs a table that can grow by an element without
- * moving, which is just what a lazily committed one is; no rehash ever stops the world.
+ * The index grows by linear hashing (W. Litwin, "Linear hashing: a new tool for file and table addressing", 1980): one
+ * chain at a time is split in two, the new half going to the end of the table. That needs a table that can grow by an
+ * element without moving, which is just what a lazily committed one is; no rehash ever stops the world.
  */
 #include "words.h"
 
@@ -10,8 +10,8 @@
 
 vmk_status words_init(words *set)
 {
-    /* The limits are heeded at each init, and half of the address space that is left is taken at the most; so the largest
-     * need goes first. min_capacity says that less will do. */
+    /* The limits are heeded at each init, and half of the address space that is left is taken at the most; so the
+     * largest need goes first. min_capacity says that less will do. */
     vmk_table_config config = {.capacity = (size_t)1 << (sizeof(size_t) == 8 ? 31 : 24), .min_capacity = 1024};
     vmk_status status = entry_table_init_as(&set->entries, &config);
     if (status != VMK_OK)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A set of words that counts them, in nothing but lazily committed tables: one holds the words' letters end to end, one an
- * entry for each word, one the hash index. None of them is ever copied or moved, whatever it grows to.
+ * A set of words that counts them, in nothing but lazily committed tables: one holds the words' letters end to end, one
+ * an entry for each word, one the hash index. None of them is ever copied or moved, whatever it grows to.
  */
 #ifndef WORDS_H
 #define WORDS_H

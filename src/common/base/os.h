@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
  * The contract with the operating system: all that vmkit ever asks of one. src/posix and src/win32 fulfil it with the
- * same file names; tests/model fulfils the first half (memory, facts) in simulation. Which one stands behind the library
- * is decided when it is linked. tests/test_os.c is this contract as a test; docs/porting.md says how to write another.
+ * same file names; tests/model fulfils the first half (memory, facts) in simulation. Which one stands behind the
+ * library is decided when it is linked. tests/test_os.c is this contract as a test; docs/porting.md says how to write
+ * another.
  *
  * Duties of every implementation
- *   - Addresses and sizes arrive checked: base and size are multiples of the page size, size is not 0, the range lies in
- *     one live reservation. No call spans two reservations.
- *   - Fail with a vmk_status and no change (the exceptions are written below), never by ending the program. Out-parameters
- *     are written on success alone. errno or GetLastError() is left as the failing call of the system set it; saving and
- *     restoring it around success is the caller's part.
- *   - Call nothing of vmkit's above this header but align.h and compiler.h; allocate nothing from the C library; write no
- *     log; hold no lock during a system call.
+ *   - Addresses and sizes arrive checked: base and size are multiples of the page size, size is not 0, the range lies
+ * in one live reservation. No call spans two reservations.
+ *   - Fail with a vmk_status and no change (the exceptions are written below), never by ending the program.
+ * Out-parameters are written on success alone. errno or GetLastError() is left as the failing call of the system set
+ * it; saving and restoring it around success is the caller's part.
+ *   - Call nothing of vmkit's above this header but align.h and compiler.h; allocate nothing from the C library; write
+ * no log; hold no lock during a system call.
  *   - All functions may be called from any thread. Calls on overlapping ranges are serialised by the caller.
  *   - What a system can't do is VMK_ERR_UNSUPPORTED; what it refuses is told apart as vmk_status does.
  */
@@ -25,8 +26,8 @@
 /* Powers of two, page_size <= granularity. Cheap enough for the first reserve: no more than a few system calls. */
 void vmki_os_page_facts(size_t *page_size, size_t *granularity);
 
-/* Fill the whole record by trying things out: what the headers say is no proof. `caps` arrives zeroed but for page_size and
- * granularity; what can't be found stays zero. Leaves nothing reserved. Called once. */
+/* Fill the whole record by trying things out: what the headers say is no proof. `caps` arrives zeroed but for page_size
+ * and granularity; what can't be found stays zero. Leaves nothing reserved. Called once. */
 void vmki_os_probe(vmk_caps *caps);
 
 /* See vmk_limits_now, vmk_usage_now. `limits` arrives filled with VMK_UNLIMITED. */
@@ -39,24 +40,25 @@ typedef struct vmki_os_request {
     uintptr_t hint; /* 0: none. A multiple of align if exact, else of the granularity */
     size_t size;    /* whole pages */
     size_t align;   /* a power of two, at least the granularity */
-    bool
-        exact; /* at the hint, replacing nothing, or VMK_ERR_TAKEN: the address got is compared, whatever the system says */
+    bool exact; /* at the hint, replacing nothing, or VMK_ERR_TAKEN: the address got is compared, whatever the system
+                   says */
 } vmki_os_request;
 
-/* Reserve without charge: all of it faults when touched. Answers with a base that is aligned as asked; a hint that is not
- * exact is tried and then forgotten. *base is written only on success. Nothing beyond [base, base + size) stays taken. */
+/* Reserve without charge: all of it faults when touched. Answers with a base that is aligned as asked; a hint that is
+ * not exact is tried and then forgotten. *base is written only on success. Nothing beyond [base, base + size) stays
+ * taken. */
 vmk_status vmki_os_reserve(const vmki_os_request *request, void **base);
 
 /* Give back a whole reservation, in whatever state its pages are. Can't fail for a live one (asserted). */
 void vmki_os_release(void *base, size_t size);
 
 /* Make pages accessible for reading and writing; those that were reserved read as zero. Idempotent; contents of pages
- * that are committed already survive (their protection need not). Never able to lose the reservation. On failure some pages
- * may have become accessible: the caller decommits what it had not committed before. */
+ * that are committed already survive (their protection need not). Never able to lose the reservation. On failure some
+ * pages may have become accessible: the caller decommits what it had not committed before. */
 vmk_status vmki_os_commit(void *base, size_t size);
 
-/* The reverse: inaccessible, contents gone, memory and charge returned; the next commit gives zeroes. Harmless on pages that
- * are reserved only. On failure contents and accessibility are as before, but protections may be lost. */
+/* The reverse: inaccessible, contents gone, memory and charge returned; the next commit gives zeroes. Harmless on pages
+ * that are reserved only. On failure contents and accessibility are as before, but protections may be lost. */
 vmk_status vmki_os_decommit(void *base, size_t size);
 
 /* Committed, writable pages: the system may drop the contents; they stay committed. */
@@ -80,8 +82,8 @@ typedef struct vmki_os_lock {
 void vmki_os_lock_acquire(vmki_os_lock *lock);
 void vmki_os_lock_release(vmki_os_lock *lock);
 
-/* Have `before` called in a thread about to fork, `after` when it has, in parent and child. Where nothing forks: do nothing.
- * Called once. A failure to register can't be reported and leaves the child of a fork without protection. */
+/* Have `before` called in a thread about to fork, `after` when it has, in parent and child. Where nothing forks: do
+ * nothing. Called once. A failure to register can't be reported and leaves the child of a fork without protection. */
 void vmki_os_at_fork(void (*before)(void), void (*after)(void));
 
 /* The thread's error codes of the C library and of the system. */

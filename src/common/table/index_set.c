@@ -13,20 +13,21 @@
  * Invariants
  *   - In the current half a key, once stored, stays until the table moves, so probing needs no tombstones; an entry is
  *     dead when its reference is 0, alive otherwise. `used` counts both, and at least a quarter of the entries is free.
- *   - A mask belongs to one live entry of the current half or to the free list. Its link is in its first word, number + 1.
+ *   - A mask belongs to one live entry of the current half or to the free list. Its link is in its first word, number
+ * + 1.
  *   - Bits of indices at or past the capacity are never set; so the last chunk, if the capacity cuts it, is never full.
  *
  * Readers, and what saves them from writers. A change to what a reader can reach is one of
  *   publishing   a store with release of a key, a reference or `current`, after all that it refers to is written; or
  *   a bit        in a mask in use; or
- *   recycling    giving memory another meaning: a half that the table left, a mask that its chunk gave up. The writer first
- *                makes it unreachable, then raises the version, then writes to it. A reader that loads the version after
- *                that does not get there any more. One that has loaded it before may get there and read nonsense, but
- *                loading the nonsense with acquire makes it see the new version at the end, and it starts anew.
- * Memory is never decommitted while the set lives, references are mask numbers at any time, and probing is bounded: so
- * nonsense does no harm meanwhile. A reader starts anew only if a writer has got on: no thread ever waits. The order of
- * loads and stores is that of Boehm, "Can seqlocks get along with programming language memory models?", 2012, with
- * acquire and release on the data instead of fences, which ThreadSanitizer does not understand.
+ *   recycling    giving memory another meaning: a half that the table left, a mask that its chunk gave up. The writer
+ * first makes it unreachable, then raises the version, then writes to it. A reader that loads the version after that
+ * does not get there any more. One that has loaded it before may get there and read nonsense, but loading the nonsense
+ * with acquire makes it see the new version at the end, and it starts anew. Memory is never decommitted while the set
+ * lives, references are mask numbers at any time, and probing is bounded: so nonsense does no harm meanwhile. A reader
+ * starts anew only if a writer has got on: no thread ever waits. The order of loads and stores is that of Boehm, "Can
+ * seqlocks get along with programming language memory models?", 2012, with acquire and release on the data instead of
+ * fences, which ThreadSanitizer does not understand.
  */
 #include "common/table/index_set.h"
 
@@ -185,7 +186,8 @@ static size_t view_size(view v)
     return v.entries == NULL ? 0 : (size_t)1 << v.log2;
 }
 
-/* Where to begin to look for a key: Fibonacci hashing (Knuth, vol. 3, 6.4), which spreads neighbours and strides alike. */
+/* Where to begin to look for a key: Fibonacci hashing (Knuth, vol. 3, 6.4), which spreads neighbours and strides alike.
+ */
 static size_t hash(size_t key, size_t log2)
 {
     size_t golden = (size_t)(sizeof(size_t) == 8 ? 0x9e3779b97f4a7c15u : 0x9e3779b9u);
@@ -395,8 +397,8 @@ static void move(vmki_index_set *set, size_t half, size_t log2, size_t dirty)
     VMKI_STORE_RELEASE(&set->current, (log2 << 1) + half);
 }
 
-/* Where to move to so that `entries` will be alive: half full at most, if the capacity allows it, so that moving again is as
- * far off as its cost. */
+/* Where to move to so that `entries` will be alive: half full at most, if the capacity allows it, so that moving again
+ * is as far off as its cost. */
 static size_t choose_log2(const vmki_index_set *set, size_t entries)
 {
     size_t most = most_log2(chunks_for(set->capacity, set->chunk_shift));
@@ -425,7 +427,8 @@ static vmk_status prepare_entries(vmki_index_set *set, size_t first, size_t last
     return status;
 }
 
-/* How many of the chunks at the edges of a range, which it covers in part, have this reference? Those between are whole. */
+/* How many of the chunks at the edges of a range, which it covers in part, have this reference? Those between are
+ * whole. */
 static size_t count_edges(const vmki_index_set *set, size_t first, size_t count, size_t reference)
 {
     size_t low = first_chunk(set, first);

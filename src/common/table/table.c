@@ -5,8 +5,8 @@
  *
  * Invariants
  *   - What is immutable after init (bases, widths, capacity, origin) is read without synchronisation.
- *   - `ready` is raised with release after every column has been committed, and lowered before any is decommitted; a reader
- *     that loads it with acquire may touch what lies below.
+ *   - `ready` is raised with release after every column has been committed, and lowered before any is decommitted; a
+ * reader that loads it with acquire may touch what lies below.
  *   - All that writers change is under the vm lock. Readers of a sparse table have the index set's own way.
  *   - No pointer outside the reservation is formed: keys become indices by integer arithmetic.
  */

@@ -2,8 +2,8 @@
  *
  * What the files of the table layer share.
  *
- * A table's address space, its "part", is: each column, page-aligned and followed by a guard page that is never committed;
- * then, if sparse, the areas of its index set. All offsets here are from the start of the part.
+ * A table's address space, its "part", is: each column, page-aligned and followed by a guard page that is never
+ * committed; then, if sparse, the areas of its index set. All offsets here are from the start of the part.
  */
 #ifndef VMKI_TABLE_H
 #define VMKI_TABLE_H
@@ -11,8 +11,8 @@
 #include "common/base/align.h"
 #include "common/table/index_set.h"
 
-/* Columns of at least this size start on a huge page and, from BIG_COMMITTED on, grow by whole ones. On systems whose huge
- * pages are of another size this is a step like any other. */
+/* Columns of at least this size start on a huge page and, from BIG_COMMITTED on, grow by whole ones. On systems whose
+ * huge pages are of another size this is a step like any other. */
 #define VMKI_BIG_COLUMN ((size_t)64 << 20)
 #define VMKI_BIG_COMMITTED ((size_t)8 << 20)
 #define VMKI_BIG_STEP ((size_t)2 << 20)
@@ -74,8 +74,8 @@ vmk_status vmki_sparse_ensure(vmk_table *table, size_t first, size_t count);
 vmk_status vmki_sparse_drop(vmk_table *table, size_t first, size_t count);
 void vmki_sparse_trim(vmk_table *table, size_t count);
 
-/* Is the whole table as it should be: its region, its extents against what is ready, its set? Slow; for tests, where nobody
- * else uses the table. */
+/* Is the whole table as it should be: its region, its extents against what is ready, its set? Slow; for tests, where
+ * nobody else uses the table. */
 bool vmki_table_check(const vmk_table *table);
 
 #endif

@@ -3,9 +3,9 @@
  * Dense tables: each column has a committed prefix, and `ready` is what all of them can hold, less the tail.
  *
  * Growth goes ahead of the need, since a system call a page would cost more than the memory; but a speculation that is
- * refused must not fail a call that could be satisfied, so the exact need is tried after it. Committed memory that is ahead of
- * `ready` (because one column was granted more than another, or a decommit was refused) is slack: accessible, zero, and used
- * by the next growth. It always reads as zero, since nobody may have written to it.
+ * refused must not fail a call that could be satisfied, so the exact need is tried after it. Committed memory that is
+ * ahead of `ready` (because one column was granted more than another, or a decommit was refused) is slack: accessible,
+ * zero, and used by the next growth. It always reads as zero, since nobody may have written to it.
  */
 #include "common/table/table.h"
 
@@ -13,8 +13,8 @@
 
 #include "common/vm/vm.h"
 
-/* How far ahead at most, in bytes of the widest column: at a page fault each, the pages of one such step cost many times
- * what the call does. */
+/* How far ahead at most, in bytes of the widest column: at a page fault each, the pages of one such step cost many
+ * times what the call does. */
 #define AHEAD_MAX ((size_t)64 << 20)
 
 /* The bytes of a column that `count` elements and the tail need, in whole steps, up to its end. */

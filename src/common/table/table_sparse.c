@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sparse tables: the set of ready elements is exact (index_set.h), and each column has committed just the units that those
- * elements, and the tails behind them, touch. A unit is a page, or the caller's step.
+ * Sparse tables: the set of ready elements is exact (index_set.h), and each column has committed just the units that
+ * those elements, and the tails behind them, touch. A unit is a page, or the caller's step.
  *
- * A unit is live while some ready element lies on it or reads it as tail; it is decommitted when the last of them is dropped,
- * however many ranges have shared it. Dropped elements on a unit that stays are cleared at once, so an element that becomes
- * ready always reads as zero and ensure has nothing to clear.
+ * A unit is live while some ready element lies on it or reads it as tail; it is decommitted when the last of them is
+ * dropped, however many ranges have shared it. Dropped elements on a unit that stays are cleared at once, so an element
+ * that becomes ready always reads as zero and ensure has nothing to clear.
  */
 #include "common/table/table.h"
 

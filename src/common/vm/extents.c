@@ -96,7 +96,8 @@ vmki_extent *vmki_extents_above(vmki_extent *root, uintptr_t address)
     return found;
 }
 
-/* Link a new node in: walk down while the ranks there are higher, then unzip the subtree met into what is below and above. */
+/* Link a new node in: walk down while the ranks there are higher, then unzip the subtree met into what is below and
+ * above. */
 static void extent_link(vmki_extent **root, vmki_extent *added)
 {
     vmki_extent **link = root;

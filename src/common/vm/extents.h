@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * The committed runs of a region: an ordered set of disjoint address ranges, no two of which touch. It makes commit and
- * decommit count transitions instead of calls, lets a failing call be undone exactly, and keeps commit away from pages that
- * are live already. It never has more members than the kernel itself must keep for the same pages, so it adds a few per cent
- * to what a mapping costs anyway.
+ * decommit count transitions instead of calls, lets a failing call be undone exactly, and keeps commit away from pages
+ * that are live already. It never has more members than the kernel itself must keep for the same pages, so it adds a
+ * few per cent to what a mapping costs anyway.
  *
- * A zip tree (Tarjan, Levy, Timmel, "Zip Trees", 2019): a binary search tree that is a heap by random ranks, with insertion
- * and deletion by one walk down. Expected depth 1.5 log2 of the number of runs. All functions run under the vm lock.
+ * A zip tree (Tarjan, Levy, Timmel, "Zip Trees", 2019): a binary search tree that is a heap by random ranks, with
+ * insertion and deletion by one walk down. Expected depth 1.5 log2 of the number of runs. All functions run under the
+ * vm lock.
  */
 #ifndef VMKI_EXTENTS_H
 #define VMKI_EXTENTS_H

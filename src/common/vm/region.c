@@ -7,8 +7,8 @@
  *     their sum. They change together with the system's state, under the vm lock, or not at all.
  *   - The system is asked to commit gaps only, so pages that are live are never touched, and what a failing call has
  *     done can be undone to the page.
- *   - What gives back (release, decommit, discard) treats a wrong range as misuse: its caller believes memory to be gone
- *     or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
+ *   - What gives back (release, decommit, discard) treats a wrong range as misuse: its caller believes memory to be
+ * gone or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
  */
 #include "common/base/check.h"
 #include "common/vm/extents.h"
@@ -235,8 +235,8 @@ vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size)
     return VMK_OK;
 }
 
-/* The first and last committed byte of a range; false if there is none. One call of the system for the hull of several runs
- * keeps decommit all or nothing. */
+/* The first and last committed byte of a range; false if there is none. One call of the system for the hull of several
+ * runs keeps decommit all or nothing. */
 static bool committed_hull(const vmk_region *region, uintptr_t base, uintptr_t limit, uintptr_t *first,
                            uintptr_t *last_limit, size_t *committed)
 {

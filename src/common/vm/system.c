@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is known of the system: the page, the record of capabilities, the limits, and what they suggest for the size of a
- * reservation.
+ * What is known of the system: the page, the record of capabilities, the limits, and what they suggest for the size of
+ * a reservation.
  *
- * The page and the granularity are asked for at the first need of anything, so finding them is kept apart from the probing
- * of all the rest, which most programs never ask for and should not pay for at their start.
+ * The page and the granularity are asked for at the first need of anything, so finding them is kept apart from the
+ * probing of all the rest, which most programs never ask for and should not pay for at their start.
  */
 #include "common/base/check.h"
 #include "common/base/os.h"

@@ -2,10 +2,10 @@
  *
  * What the vm layer offers to the layers above it, beyond vmkit.h.
  *
- * One lock guards all records of address space: every region's set of extents, the statistics, and the growth of tables. A
- * lock for each region would buy nothing, for every operation under it takes the kernel's own lock on the process's address
- * space; and with one lock alone fork needs no list of regions. Discarding, which the kernel does in parallel, is done
- * outside it.
+ * One lock guards all records of address space: every region's set of extents, the statistics, and the growth of
+ * tables. A lock for each region would buy nothing, for every operation under it takes the kernel's own lock on the
+ * process's address space; and with one lock alone fork needs no list of regions. Discarding, which the kernel does in
+ * parallel, is done outside it.
  */
 #ifndef VMKI_VM_H
 #define VMKI_VM_H
@@ -25,12 +25,12 @@ vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
 vmk_state vmki_vm_query(const vmk_region *region, size_t offset, size_t *run);
 size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size);
 
-/* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes system
- * calls; without the lock. */
+/* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes
+ * system calls; without the lock. */
 size_t vmki_vm_budget(size_t wanted, unsigned flags);
 
-/* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the lock or
- * where nobody else uses the region. */
+/* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the
+ * lock or where nobody else uses the region. */
 bool vmki_region_check(const vmk_region *region);
 
 #endif
