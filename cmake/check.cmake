@@ -5,7 +5,11 @@
 # ten seconds of configuring for one of building, so the result is kept beside the source, one for each compiler and set of
 # flags (a sanitizer wants its libraries instrumented too), and found by the next build directory.
 set(check_source "${PROJECT_SOURCE_DIR}/third_party/check")
-string(SHA256 check_key "${CMAKE_C_COMPILER};${CMAKE_C_COMPILER_VERSION};${CMAKE_C_FLAGS};${CMAKE_TOOLCHAIN_FILE}")
+set(check_flags "${CMAKE_C_FLAGS} -w")
+if(MINGW) # for %zu
+  string(APPEND check_flags " -D__USE_MINGW_ANSI_STDIO=1")
+endif()
+string(SHA256 check_key "${CMAKE_C_COMPILER};${CMAKE_C_COMPILER_VERSION};${check_flags};${CMAKE_TOOLCHAIN_FILE}")
 string(SUBSTRING "${check_key}" 0 12 check_key)
 set(check_prefix "${PROJECT_SOURCE_DIR}/third_party/check-built/${CMAKE_SYSTEM_NAME}-${check_key}")
 
@@ -18,7 +22,7 @@ if(NOT EXISTS "${check_prefix}/lib/cmake/check/check-config.cmake")
   file(REMOVE_RECURSE "${check_build}")
   # HAVE_SUBUNIT: with libsubunit-dev there, Check 0.15.2 doesn't compile. POLICY_VERSION_MINIMUM: for CMake 4.
   set(check_steps
-    "-S|${check_source}|-B|${check_build}|-G|${CMAKE_GENERATOR}|-DCMAKE_BUILD_TYPE=Release|-DCMAKE_INSTALL_PREFIX=${check_prefix}|-DCMAKE_INSTALL_LIBDIR=lib|-DCMAKE_C_COMPILER=${CMAKE_C_COMPILER}|-DCMAKE_C_FLAGS=${CMAKE_C_FLAGS} -w|-DCMAKE_TOOLCHAIN_FILE=${CMAKE_TOOLCHAIN_FILE}|-DHAVE_SUBUNIT=0|-DBUILD_TESTING=OFF|-DCHECK_ENABLE_TESTS=OFF|-DCMAKE_POLICY_VERSION_MINIMUM=3.5"
+    "-S|${check_source}|-B|${check_build}|-G|${CMAKE_GENERATOR}|-DCMAKE_BUILD_TYPE=Release|-DCMAKE_INSTALL_PREFIX=${check_prefix}|-DCMAKE_INSTALL_LIBDIR=lib|-DCMAKE_C_COMPILER=${CMAKE_C_COMPILER}|-DCMAKE_C_FLAGS=${check_flags}|-DCMAKE_TOOLCHAIN_FILE=${CMAKE_TOOLCHAIN_FILE}|-DHAVE_SUBUNIT=0|-DBUILD_TESTING=OFF|-DCHECK_ENABLE_TESTS=OFF|-DCMAKE_POLICY_VERSION_MINIMUM=3.5"
     "--build|${check_build}|--parallel|2"
     "--install|${check_build}")
   foreach(step IN LISTS check_steps)
@@ -35,7 +39,8 @@ endif()
 find_package(check CONFIG REQUIRED PATHS "${check_prefix}" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
 add_library(vmkit_check INTERFACE)
 target_link_libraries(vmkit_check INTERFACE Check::check)
-if(MINGW) # Check uses MinGW's pthreads there; -static, or each test needs their DLL
+if(MINGW) # Check uses MinGW's pthreads there; -static, or each test needs their DLL; gcc thinks that its formats are Microsoft's
   target_link_libraries(vmkit_check INTERFACE -pthread)
+  target_compile_options(vmkit_check INTERFACE -Wno-format -Wno-format-extra-args)
   target_link_options(vmkit_check INTERFACE -static)
 endif()

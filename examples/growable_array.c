@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A growable array whose elements never move: pointers into it stay good, and no element is ever copied. */
 #include <stdio.h>
 

@@ -53,16 +53,18 @@ fi
 if wanted clang || wanted asan || wanted tsan; then
     apt_need "$(compiles clang clang++)" clang
 fi
-apt_install || :
+hint=
+apt_install || hint=" What could not be installed, see above, may be the reason."
 if wanted asan || wanted tsan; then # a package of its own in some releases, named after clang's version
     apt_need "$(compiles 'clang -fsanitize=thread' 'clang++ -fsanitize=address')" \
         "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev"
-    apt_install || :
+    apt_install || hint=" What could not be installed, see above, may be the reason."
 fi
 cmake_check
-scripts/get-check.sh >/dev/null || : # who can't do without will say so
+# If one of these fails, it has said why; the targets that can't do without fail then.
+scripts/get-check.sh >/dev/null || hint=" Check is missing, see above."
 if wanted win32 && [ -z "${VMKIT_WINE32:-}" ]; then
-    scripts/get-wine32.sh >/dev/null || :
+    scripts/get-wine32.sh >/dev/null || hint=" The 32-bit Wine is missing, see above."
 fi
 
 # --- the targets ------------------------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ step() {
     mkdir -p "build/$target"
     "$@" >"$log" 2>&1 && return 0
     tail -n 40 "$log"
-    say "$target: $what failed; all that it said is in $log. What could not be installed, see above, may be the reason."
+    say "$target: $what failed; all that it said is in $log.$hint"
     return 1
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the suites share. A suite is one source file whose main() is one line: return support_main(argc, argv, suite, child).
- * Everything runs in this process: Check's fork mode does not exist on Windows.
+ * What the suites share. A suite is one source file whose main() is one line: return support_main(argc, argv, suite,
+ * child). Everything runs in this process: Check's fork mode does not exist on Windows.
  */
 #ifndef VMKIT_TESTS_SUPPORT_H
 #define VMKIT_TESTS_SUPPORT_H
@@ -10,16 +10,24 @@
 
 #include "vmkit.h"
 
+/* Check notes every assertion that holds in a file, to say where a test that crashes was last. That is most of the time
+ * of a suite with millions of them, and of no use where no fork mode outlives a crash. All ck_assert macros come down
+ * to this. */
+#undef ck_assert_msg
+#define ck_assert_msg(expression, ...)                                                                                 \
+    ((expression) ? (void)0                                                                                            \
+                  : _ck_assert_failed(__FILE__, __LINE__, "Assertion '" #expression "' failed", ##__VA_ARGS__))
+
 /* What a child process does: called with the arguments after the program's name; the result is its exit code. */
 typedef int support_child(int argc, char **argv);
 
 /* Print the seed, run the suite, and give main's result: 0, or 1 if anything failed. In a process that support_run_self
- * started: call `child` instead (NULL for a suite that starts none). A crash ends the process with a code that no runner can
- * take for success, under Wine too. */
+ * started: call `child` instead (NULL for a suite that starts none). A crash ends the process with a code that no
+ * runner can take for success, under Wine too. */
 int support_main(int argc, char **argv, Suite *suite, support_child *child);
 
-/* Random numbers: VMKIT_SEED in the environment, else the time; main prints it. Each support_random_start gives a stream that
- * depends on the seed and the salt alone. */
+/* Random numbers: VMKIT_SEED in the environment, else the time; main prints it. Each support_random_start gives a
+ * stream that depends on the seed and the salt alone. */
 typedef struct support_random {
     uint64_t state[2];
 } support_random;
@@ -29,15 +37,16 @@ uint64_t support_random_next(support_random *random);
 /* In [0, limit); limit > 0. */
 size_t support_random_below(support_random *random, size_t limit);
 
-/* How many rounds a random test should do: `usual`, times VMKIT_ROUNDS (a factor, 1 by default) from the environment. */
+/* How many rounds a random test should do: `usual`, times VMKIT_ROUNDS (a factor, 1 by default) from the environment.
+ */
 size_t support_rounds(size_t usual);
 
 /* Can the byte at this address be read, written, right now? By asking the system, without a fault. */
 bool support_readable(const void *address);
 bool support_writable(void *address);
 
-/* What the system shows for an address range: bytes reserved (mapped, accessible or not), bytes committed (accessible or charged),
- * bytes resident. False where the system doesn't tell. */
+/* What the system shows for an address range: bytes reserved (mapped, accessible or not), bytes committed (accessible
+ * or charged), bytes resident. False where the system doesn't tell. */
 typedef struct support_figures {
     size_t reserved;
     size_t committed;
@@ -48,13 +57,13 @@ bool support_system_figures(const void *base, size_t size, support_figures *figu
 /* Entries in the process's list of mappings that lie in the range; SIZE_MAX where the system doesn't tell. */
 size_t support_mappings(const void *base, size_t size);
 
-/* Threads: run body(argument, number) in `count` threads at once and wait for all. Check's assertions must not be used in
- * them: record, and assert afterwards. */
+/* Threads: run body(argument, number) in `count` threads at once and wait for all. Check's assertions must not be used
+ * in them: record, and assert afterwards. */
 void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);
 void support_yield(void);
 
-/* Run this test executable again with these arguments (NULL-terminated), as a child process: what it printed to both streams (cut
- * to size - 1 bytes), and how it ended. */
+/* Run this test executable again with these arguments (NULL-terminated), as a child process: what it printed to both
+ * streams (cut to size - 1 bytes), and how it ended. */
 typedef struct support_end {
     bool crashed; /* by a signal, an abort, an exception */
     int code;     /* exit code where it did not crash */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The suites' support on POSIX systems. What the system shows of address ranges is read from Linux's /proc; elsewhere those
- * functions say that it is not told.
+ * The suites' support on POSIX systems. What the system shows of address ranges is read from Linux's /proc; elsewhere
+ * those functions say that it is not told.
  */
 #include "posix/os_private.h"
 
@@ -95,12 +95,14 @@ typedef struct piece {
     bool accessible;
 } piece;
 
-/* A line "LOW-HIGH rwxp ..." that has something of [base, limit)? */
+/* A line "LOW-HIGH rwxp ... [NAME]" that has something of [base, limit)? The heap that grows by brk does not count: the
+ * C library moves its end between any two lines of a test, and no reservation can be in it. */
 static bool piece_parse(const char *line, uint64_t base, uint64_t limit, piece *out)
 {
     uint64_t low, high;
     char access[8];
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &low, &high, access) != 3 || low >= limit || high <= base)
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &low, &high, access) != 3 || low >= limit || high <= base ||
+        strstr(line, "[heap]") != NULL)
         return false;
     out->low = low > base ? low : base;
     out->high = high < limit ? high : limit;

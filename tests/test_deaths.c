@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Proven misuse ends the program with a message that names it, or goes to the hook that the program has set. Each crime is
- * committed in a child process, which is this program again with the crime's name.
+ * Proven misuse ends the program with a message that names it, or goes to the hook that the program has set. Each crime
+ * is committed in a child process, which is this program again with the crime's name.
  */
 #include <setjmp.h>
 #include <stdio.h>

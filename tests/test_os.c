@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The contract of common/base/os.h as a test: every duty of every function. The same source runs on each system and on
- * the model OS (VMKIT_MODEL), so it says "the system" where it means whichever stands behind the contract. What only one
- * kind of system can be asked is in suites of its own, as test_os_posix.c.
+ * the model OS (VMKIT_MODEL), so it says "the system" where it means whichever stands behind the contract. What only
+ * one kind of system can be asked is in suites of its own, as test_os_posix.c.
  *
  * Whether memory is accessible is found out by asking the system. The model's memory is the C library's and always
  * accessible; it keeps watch itself, and is asked at the end of each test whether something was amiss.
@@ -68,10 +68,16 @@ static void unplant(void *place, size_t size, unsigned char fill)
 
 enum { ON_MODEL = 0 };
 
+#if defined(WITH_TSAN)
+enum { TAKES_ITSELF = 1 }; /* the sanitizer maps memory for its records at any moment */
+#else
+enum { TAKES_ITSELF = 0 };
+#endif
+
 static size_t taken_now(void)
 {
     support_figures figures;
-    return support_system_figures(NULL, SIZE_MAX, &figures) ? figures.reserved : SIZE_MAX;
+    return !TAKES_ITSELF && support_system_figures(NULL, SIZE_MAX, &figures) ? figures.reserved : SIZE_MAX;
 }
 
 static size_t committed_now(void *base, size_t size)
@@ -101,8 +107,10 @@ static void *plant(size_t size, unsigned char fill)
 
 static void unplant(void *place, size_t size, unsigned char fill)
 {
-    for (size_t i = 0; i < size; i++)
-        ck_assert_uint_eq(((unsigned char *)place)[i], fill);
+    size_t same = 0;
+    while (same < size && ((unsigned char *)place)[same] == fill)
+        same++;
+    ck_assert_uint_eq(same, size);
     vmki_os_release(place, size);
 }
 
@@ -138,30 +146,38 @@ static void assert_reserve_fails(uintptr_t hint, size_t size, size_t align, bool
     static char marker;
     void *base = &marker;
     vmki_os_error_set((vmki_os_error){0, 0});
-    ck_assert_int_eq(try_reserve(hint, size, align, exact, &base), expected);
+    vmk_status status = try_reserve(hint, size, align, exact, &base);
     vmki_os_error error = vmki_os_error_get();
+    ck_assert_int_eq(status, expected);
     ck_assert_ptr_eq(base, &marker);
     ck_assert(ON_MODEL || error.library != 0 || error.system != 0);
 }
 
+/* Check's assertions write a mark at each success: not for every byte. */
 static void assert_reserved(unsigned char *base, size_t size)
 {
+    size_t open_pages = 0;
     for (size_t at = 0; !ON_MODEL && at < size; at += page) {
-        ck_assert(!support_readable(base + at) && !support_readable(base + at + page - 1));
-        ck_assert(!support_writable(base + at) && !support_writable(base + at + page - 1));
+        open_pages += support_readable(base + at) || support_readable(base + at + page - 1);
+        open_pages += support_writable(base + at) || support_writable(base + at + page - 1);
     }
+    ck_assert_uint_eq(open_pages, 0);
 }
 
 static void assert_accessible(unsigned char *base, size_t size)
 {
+    size_t closed_pages = 0;
     for (size_t at = 0; !ON_MODEL && at < size; at += page)
-        ck_assert(support_writable(base + at) && support_writable(base + at + page - 1));
+        closed_pages += !support_writable(base + at) || !support_writable(base + at + page - 1);
+    ck_assert_uint_eq(closed_pages, 0);
 }
 
 static void assert_filled(const unsigned char *base, size_t size, unsigned char value)
 {
-    for (size_t i = 0; i < size; i++)
-        ck_assert_uint_eq(base[i], value);
+    size_t same = 0;
+    while (same < size && base[same] == value)
+        same++;
+    ck_assert_uint_eq(same, size);
 }
 
 static void assert_taken_by(size_t size, size_t before)
@@ -245,7 +261,7 @@ START_TEST(usage_grows)
     vmk_usage reserved, committed, touched, start;
     if (vmki_os_usage(&start) != VMK_OK)
         return;
-    ck_assert_uint_gt(start.address_space, 0);
+    ck_assert(ON_MODEL || start.address_space > 0);
     unsigned char *base = reserve(size);
     ck_assert_int_eq(vmki_os_usage(&reserved), VMK_OK);
     ck_assert_uint_ge(reserved.address_space, start.address_space + size);
@@ -352,7 +368,8 @@ START_TEST(reserve_aligned)
         size_t before = taken_now(), sum = 0;
         for (size_t i = 0; i < 4; i++) {
             ck_assert_int_eq(try_reserve(0, sizes[i], align, false, &base[i]), VMK_OK);
-            ck_assert_msg(vmki_is_aligned((uintptr_t)base[i], align), "%p is not aligned to %zu", base[i], align);
+            ck_assert_msg(vmki_is_aligned((uintptr_t)base[i], align), "%p is not aligned to %#llx", base[i],
+                          (unsigned long long)align);
             sum += sizes[i];
         }
         assert_taken_by(sum, before);
@@ -384,10 +401,13 @@ END_TEST
 START_TEST(reserve_too_much)
 {
     size_t before = taken_now();
-    assert_reserve_fails(0, vmki_floor(SIZE_MAX / 2 + 1, granule), granule, false, VMK_ERR_ADDRESS_SPACE);
-    assert_reserve_fails(0, vmki_floor(SIZE_MAX, granule), granule, false, VMK_ERR_ADDRESS_SPACE);
-    assert_reserve_fails(0, granule, SIZE_MAX / 2 + 1, false,
-                         VMK_ERR_ADDRESS_SPACE); /* aligned to half of everything */
+    const size_t half = SIZE_MAX / 2 + 1, all = vmki_floor(SIZE_MAX, granule);
+    assert_reserve_fails(0, all, granule, false, VMK_ERR_ADDRESS_SPACE);
+    assert_reserve_fails(0, all, half, false, VMK_ERR_ADDRESS_SPACE);
+    if (IS_64_BIT) { /* a 32-bit process may well get these */
+        assert_reserve_fails(0, half, granule, false, VMK_ERR_ADDRESS_SPACE);
+        assert_reserve_fails(0, granule, half, false, VMK_ERR_ADDRESS_SPACE);
+    }
     assert_taken_by(0, before);
 }
 END_TEST
@@ -510,8 +530,10 @@ START_TEST(discard_stays_committed)
     ck_assert(committed_now(base, size) == size || committed_now(base, size) == SIZE_MAX);
     assert_filled(base, page, 7);
     assert_filled(base + size - page, page, 7);
+    size_t others = 0;
     for (size_t at = page; at < size - page; at++)
-        ck_assert(base[at] == 0 || base[at] == 7);
+        others += base[at] != 0 && base[at] != 7;
+    ck_assert_uint_eq(others, 0);
     vmki_os_reuse(base + page, size - 2 * page);
     memset(base + page, 8, size - 2 * page);
     assert_filled(base + page, size - 2 * page, 8);
@@ -556,7 +578,7 @@ END_TEST
 
 START_TEST(random_calls)
 {
-    pages_run(2, support_rounds(ON_MODEL ? 100000 : 30000), !ON_MODEL);
+    pages_run(2, support_rounds(ON_MODEL ? 40000 * 4096 / page : 30000), !ON_MODEL);
 }
 END_TEST
 

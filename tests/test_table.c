@@ -174,8 +174,8 @@ START_TEST(elements_never_move_and_read_as_zero)
 }
 END_TEST
 
-/* The seed's formula: exact growth with one entry past the end costs ceil((n + 1) x width / page) pages, never less, never
- * more, whatever n was before. */
+/* The seed's formula: exact growth with one entry past the end costs ceil((n + 1) x width / page) pages, never less,
+ * never more, whatever n was before. */
 START_TEST(exact_growth_follows_the_formula)
 {
     vmk_table table;
@@ -608,8 +608,8 @@ START_TEST(errno_survives_growth)
 END_TEST
 
 #ifdef VMKIT_MODEL
-/* Every call of the system fails once, at every position: nothing is published, nothing lost, and the call succeeds when
- * repeated. A trim has no status: what can't be decommitted is cleared. */
+/* Every call of the system fails once, at every position: nothing is published, nothing lost, and the call succeeds
+ * when repeated. A trim has no status: what can't be decommitted is cleared. */
 START_TEST(every_call_fails_once)
 {
     static dense_shadow s;

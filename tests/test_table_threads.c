@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tables that threads share: readers without locks while one grows, several that grow at once, a trim beside readers, and a
- * child that goes on after fork. Run under ThreadSanitizer.
+ * Tables that threads share: readers without locks while one grows, several that grow at once, a trim beside readers,
+ * and a child that goes on after fork. Run under ThreadSanitizer.
  */
 #include <string.h>
 
@@ -148,7 +148,8 @@ END_TEST
 
 enum { RANGES = 64, APART = 5000 };
 
-/* Thread 0 ensures and drops the odd ranges; the others read the even ones, which stay, and ask for what was never there. */
+/* Thread 0 ensures and drops the odd ranges; the others read the even ones, which stay, and ask for what was never
+ * there. */
 static void drop_and_read(void *argument, unsigned number)
 {
     shared *s = argument;

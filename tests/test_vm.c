@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Regions, on the real system and on the model. Random operations are held against an array of page states; on the model,
- * every call of the system is made to fail once at every position.
+ * Regions, on the real system and on the model. Random operations are held against an array of page states; on the
+ * model, every call of the system is made to fail once at every position.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -609,7 +609,8 @@ static void model_agrees(void)
     ck_assert_msg(model_violation() == NULL, "%s", model_violation());
 }
 
-/* Every call fails once at every position of a random run: what fails has changed nothing, and goes well when repeated. */
+/* Every call fails once at every position of a random run: what fails has changed nothing, and goes well when repeated.
+ */
 START_TEST(every_call_fails_once)
 {
     static shadow s;

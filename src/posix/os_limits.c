@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * The limits on this process and what it uses, read from getrlimit and, on Linux, from /proc and the cgroup mounts. On other
- * systems those files are not there, which is no error: nothing is known then.
+ * The limits on this process and what it uses, read from getrlimit and, on Linux, from /proc and the cgroup mounts. On
+ * other systems those files are not there, which is no error: nothing is known then.
  *
  * A process is in one cgroup of the unified hierarchy (v2) and in one of each v1 hierarchy, of which only that with the
- * memory controller matters; on hybrid set-ups both exist and one of them has the controller. A limit of any ancestor binds
- * too, so the least from the process's cgroup up to the mount's root is taken. Three names come together in finding it
- * (cgroups(7), cgroup_namespaces(7)):
+ * memory controller matters; on hybrid set-ups both exist and one of them has the controller. A limit of any ancestor
+ * binds too, so the least from the process's cgroup up to the mount's root is taken. Three names come together in
+ * finding it (cgroups(7), cgroup_namespaces(7)):
  *
  *   /proc/self/cgroup      the cgroup, as a path from the root of the hierarchy, or of the cgroup namespace;
  *   /proc/self/mountinfo   the root: which cgroup, named in the same way, is what the mount shows at
  *                          the mount point: a directory, here.
  *
- * All reading is by small blocks on the stack: no stdio, no allocation; and a line that is longer than its buffer is cut
- * (mounts of overlay file systems have very long ones, those of cgroups do not).
+ * All reading is by small blocks on the stack: no stdio, no allocation; and a line that is longer than its buffer is
+ * cut (mounts of overlay file systems have very long ones, those of cgroups do not).
  */
 #include "posix/os_private.h"
 
@@ -42,14 +42,17 @@ bool vmki_posix_read_text(const char *path, char *text, size_t size)
     if (file < 0)
         return false;
     size_t length = 0, got;
-    while (length < size - 1 && (got = read_block(file, text + length, size - 1 - length)) != 0)
+    do {
+        got = read_block(file, text + length, size - 1 - length);
         length += got;
+    } while (got != 0 && length < size - 1 && text[length - 1] != '\n');
     (void)close(file);
     text[length] = '\0';
     return length != 0;
 }
 
-/* Decimal digits, up to a space, a line's end or the text's; UINT64_MAX where that is too much. Nothing else is a number. */
+/* Decimal digits, up to a space, a line's end or the text's; UINT64_MAX where that is too much. Nothing else is a
+ * number. */
 static bool parse_number(const char *text, uint64_t *value)
 {
     uint64_t number = 0;
@@ -380,8 +383,8 @@ void vmki_os_limits(vmk_limits *limits)
 /* --- usage ------------------------------------------------------------------------------------------------------ */
 
 /* The figures that the kernel itself holds against the limits: VmSize is its total_vm (RLIMIT_AS), VmData its data_vm
- * (RLIMIT_DATA; statm's "data" would have the stack in it). "self" is the process's first thread, which has no memory any
- * more if it has ended before the others: so ask for the thread that asks (Linux 3.17) first. */
+ * (RLIMIT_DATA; statm's "data" would have the stack in it). "self" is the process's first thread, which has no memory
+ * any more if it has ended before the others: so ask for the thread that asks (Linux 3.17) first. */
 vmk_status vmki_os_usage(vmk_usage *usage)
 {
     field fields[] = {{"VmSize:", 0}, {"VmData:", 0}, {"VmRSS:", 0}};
@@ -396,8 +399,8 @@ vmk_status vmki_os_usage(vmk_usage *usage)
     return VMK_OK;
 }
 
-/* The kernel refuses when its count is at the limit; ours may differ from it by the gate area, by what a half-done split
- * has left, and by other threads' doings since. */
+/* The kernel refuses when its count is at the limit; ours may differ from it by the gate area, by what a half-done
+ * split has left, and by other threads' doings since. */
 #define MAPPINGS_SLACK 8
 
 static uint64_t count_lines(const char *path)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of src/posix share, and where POSIX systems differ: every conditional on a system stands here, as a
- * constant or as a small inline function, so that the other files read alike for all of them. A conditional says no more
- * than that something exists in the headers; whether it works is found out at run time.
+ * constant or as a small inline function, so that the other files read alike for all of them. A conditional says no
+ * more than that something exists in the headers; whether it works is found out at run time.
  *
  * Linux comes first. Elsewhere there is no advice that gives pages back and promises zeroes (macOS's and FreeBSD's
  * MADV_DONTNEED keep the contents; posix_madvise's is a no-op in glibc and musl), so decommit maps anew.
@@ -58,16 +58,16 @@
 #define MAP_ANONYMOUS MAP_ANON
 #endif
 
-/* Not to be charged. FreeBSD has dropped the flag; Linux ignores it under strict overcommit, where PROT_NONE alone keeps
- * a reservation from being charged (Documentation/mm/overcommit-accounting). */
+/* Not to be charged. FreeBSD has dropped the flag; Linux ignores it under strict overcommit, where PROT_NONE alone
+ * keeps a reservation from being charged (Documentation/mm/overcommit-accounting). */
 #if defined(MAP_NORESERVE)
 #define VMKI_POSIX_NORESERVE MAP_NORESERVE
 #else
 #define VMKI_POSIX_NORESERVE 0
 #endif
 
-/* The protection of what is reserved. Two systems want to be told now what mprotect will be allowed later: NetBSD with PaX
- * MPROTECT, FreeBSD with kern.elf64.imply_prot_max. */
+/* The protection of what is reserved. Two systems want to be told now what mprotect will be allowed later: NetBSD with
+ * PaX MPROTECT, FreeBSD with kern.elf64.imply_prot_max. */
 #if defined(PROT_MPROTECT)
 #define VMKI_POSIX_RESERVED (PROT_NONE | PROT_MPROTECT(PROT_READ | PROT_WRITE))
 #elif defined(PROT_MAX)
@@ -112,9 +112,9 @@
 #define VMKI_POSIX_ZAP VMKI_POSIX_NO_ADVICE
 #endif
 
-/* Discard; what to try when that is refused; and what to say when the pages are used again. macOS's MADV_FREE leaves the
- * memory on the process's account, FREE_REUSABLE takes it off at once but is refused at times, and FREE_REUSE puts it
- * back. */
+/* Discard; what to try when that is refused; and what to say when the pages are used again. macOS's MADV_FREE leaves
+ * the memory on the process's account, FREE_REUSABLE takes it off at once but is refused at times, and FREE_REUSE puts
+ * it back. */
 #if defined(__linux__)
 #define VMKI_POSIX_DISCARD MADV_DONTNEED
 #define VMKI_POSIX_DISCARD_ELSE VMKI_POSIX_NO_ADVICE
@@ -272,18 +272,23 @@ void vmki_posix_decommit_force(vmki_posix_decommit method);
 /* os_vm.c: does mapping with VMKI_POSIX_NOREPLACE do what it says? Tried once. */
 bool vmki_posix_noreplace_works(void);
 
-/* os_limits.c: small files of /proc and /sys. Decimal number at the start of a file; a path is read whole, cut to
- * size - 1 bytes and terminated. */
+/* os_vm.c: reserve at this address, replacing nothing. False, with EEXIST, where something is there or (if the above
+ * does not work) where the system would rather have it elsewhere; or with the system's reason. */
+bool vmki_posix_map_exact(uintptr_t where, size_t size);
+
+/* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
+ * number that is all of it. */
 bool vmki_posix_read_text(const char *path, char *text, size_t size);
 bool vmki_posix_read_number(const char *path, uint64_t *value);
 
 vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
 
-/* os_limits.c: the limits that are found in files, `memory` and `commit`, each lowered to what is found. `prefix` is put
- * before every path, also before those of mounts: "" for the real ones. */
+/* os_limits.c: the limits that are found in files, `memory` and `commit`, each lowered to what is found. `prefix` is
+ * put before every path, also before those of mounts: "" for the real ones. */
 void vmki_posix_limits_under(const char *prefix, vmk_limits *limits);
 
-/* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was. */
+/* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was.
+ */
 bool vmki_posix_mappings_exhausted(void);
 
 #endif

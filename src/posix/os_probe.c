@@ -2,18 +2,20 @@
  *
  * What this system is and can do, found by asking and by trying: some forty system calls on Linux, sixty at worst.
  *
- * The range of addresses is the one thing that must be searched for. Headers and processors do not tell it: page tables of
- * 3, 4 or 5 levels, a 32-bit process under a 64-bit kernel, a split of 3 : 1 or 2 : 2, emulators. An address is tried by
- * reserving its page; a refusal because something is there already proves just as well that something can be there. Where
- * the system can't be asked that way (no mapping without replacing) what is occupied looks like what is impossible, and
- * the range may come out somewhat too small, never too large.
+ * The range of addresses is the one thing that must be searched for. Headers and processors do not tell it: page tables
+ * of 3, 4 or 5 levels, a 32-bit process under a 64-bit kernel, a split of 3 : 1 or 2 : 2, emulators. An address is
+ * tried by reserving its page; a refusal because something is there already proves just as well that something can be
+ * there. Where the system can't be asked that way (no mapping without replacing) what is occupied looks like what is
+ * impossible, and the range may come out somewhat too small, never too large.
  */
 #include "posix/os_private.h"
 
-#define UNIT ((uintptr_t)1 << 16) /* as exact as the search is where nothing simpler has told the answer */
+#define LOWEST ((uintptr_t)1 << 16)      /* where looking for the first address begins */
+#define SEARCH_UNIT ((uintptr_t)1 << 20) /* as exact as the last one is where it lies at no power of two */
 
-/* A process gets addresses above these bits only if it asks for one there (x86-64 and arm64 with larger page tables), and
- * then must expect trouble from whoever keeps tags in pointers. So they don't count, unless given without asking. */
+/* A process gets addresses above these bits only if it asks for one there (x86-64 and arm64 with larger page tables),
+ * and then must expect trouble from whoever keeps tags in pointers. So they don't count, unless given without asking.
+ */
 #define USUAL_BITS 47
 
 void vmki_os_page_facts(size_t *page_size, size_t *granularity)
@@ -26,10 +28,8 @@ void vmki_os_page_facts(size_t *page_size, size_t *granularity)
 
 static bool reachable(uintptr_t address, size_t page_size)
 {
-    vmki_os_request request = {.hint = address, .size = page_size, .align = page_size, .exact = true};
-    void *page;
-    if (vmki_os_reserve(&request, &page) == VMK_OK) {
-        vmki_os_release(page, page_size);
+    if (vmki_posix_map_exact(address, page_size)) {
+        vmki_os_release((void *)address, page_size);
         return true;
     }
     return vmki_posix_noreplace_works() && errno == EEXIST;
@@ -49,7 +49,7 @@ static uintptr_t last_below(unsigned bits, size_t page_size)
 static uintptr_t search_last(uintptr_t low, unsigned bits, size_t page_size)
 {
     uintptr_t high = vmki_floor(UINTPTR_MAX >> (sizeof(uintptr_t) * 8 - bits), page_size);
-    while (high - low > vmki_max(UNIT, page_size)) {
+    while (high - low > vmki_max(SEARCH_UNIT, page_size)) {
         uintptr_t middle = vmki_floor(low + (high - low) / 2, page_size);
         if (reachable(middle, page_size))
             low = middle;
@@ -59,8 +59,8 @@ static uintptr_t search_last(uintptr_t low, unsigned bits, size_t page_size)
     return low + (page_size - 1);
 }
 
-/* From an address that the system gives of itself up to the end of the power of two that it is in; and on from there, for
- * kernels that fill the space from the bottom. */
+/* From an address that the system gives of itself up to the end of the power of two that it is in; and on from there,
+ * for kernels that fill the space from the bottom. */
 static uintptr_t find_last(uintptr_t given, size_t page_size)
 {
     const unsigned own_bits = vmki_highest_bit(given) + 1;
@@ -76,11 +76,11 @@ static uintptr_t find_last(uintptr_t given, size_t page_size)
     return last;
 }
 
-/* The first of 64 KiB, 128 KiB, ... Addresses below the first are kept free nearly everywhere (vm.mmap_min_addr), for null
- * pointers' sake, and we want none even where we could; macOS keeps 4 GiB. */
+/* The first of 64 KiB, 128 KiB, ... Addresses below the first are kept free nearly everywhere (vm.mmap_min_addr), for
+ * null pointers' sake, and we want none even where we could; macOS keeps 4 GiB. */
 static uintptr_t find_first(uintptr_t given, size_t page_size)
 {
-    uintptr_t first = vmki_max(UNIT, page_size);
+    uintptr_t first = vmki_max(LOWEST, page_size);
     while (first < given && !reachable(first, page_size))
         first *= 2;
     return first < given ? first : given;
@@ -136,8 +136,8 @@ static void probe_features(vmk_caps *caps)
         caps->features |= VMK_CAP_EXACT;
     if (caps->overcommit == VMK_OVERCOMMIT_NEVER)
         caps->features |= VMK_CAP_COMMIT_CHARGED;
-    /* Only strict overcommit charges what is committed here (it alone ignores MAP_NORESERVE), and it gives a charge back
-     * only with the mapping. */
+    /* Only strict overcommit charges what is committed here (it alone ignores MAP_NORESERVE), and it gives a charge
+     * back only with the mapping. */
     if (vmki_posix_decommit_method() == VMKI_POSIX_DECOMMIT_REMAP || caps->overcommit != VMK_OVERCOMMIT_NEVER)
         caps->features |= VMK_CAP_DECOMMIT_CHARGE;
 }
@@ -184,8 +184,8 @@ static size_t size_of_name(const char *name)
     return strcmp(name, after) == 0 && kib <= SIZE_MAX >> 10 ? kib << 10 : 0;
 }
 
-/* struct linux_dirent64 of getdents64(2): inode and offset of 8 bytes each, the record's length in 2, the type in 1, and
- * the name. */
+/* struct linux_dirent64 of getdents64(2): inode and offset of 8 bytes each, the record's length in 2, the type in 1,
+ * and the name. */
 enum { RECORD_LENGTH_AT = 16, RECORD_NAME_AT = 19 };
 
 static void probe_explicit_sizes(size_t *sizes)

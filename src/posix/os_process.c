@@ -2,9 +2,9 @@
  *
  * The process: the lock, fork, error codes, dying.
  *
- * The lock is the three-state mutex of U. Drepper, "Futexes Are Tricky": free, held, held and perhaps waited for. A mutex
- * of the C library would not do: the contract wants a word that is unlocked when zero and may be released by the child of
- * a fork. Nobody sleeps on a lock of the child, for it has but one thread; waking nobody is harmless.
+ * The lock is the three-state mutex of U. Drepper, "Futexes Are Tricky": free, held, held and perhaps waited for. A
+ * mutex of the C library would not do: the contract wants a word that is unlocked when zero and may be released by the
+ * child of a fork. Nobody sleeps on a lock of the child, for it has but one thread; waking nobody is harmless.
  */
 #include "posix/os_private.h"
 

@@ -6,15 +6,16 @@
  *   reserved    private, anonymous, PROT_NONE, MAP_NORESERVE: never charged, under no overcommit mode
  *   committed   the same mapping made writable by mprotect; under strict overcommit that is where the charge is taken
  *
- * Commit is mprotect and nothing else: it can't lose the reservation as mmap(MAP_FIXED) can when it fails half-way, it is
- * idempotent, and it never clears what is live. Growing one committed run moves the border between two mappings and makes
- * no new one.
+ * Commit is mprotect and nothing else: it can't lose the reservation as mmap(MAP_FIXED) can when it fails half-way, it
+ * is idempotent, and it never clears what is live. Growing one committed run moves the border between two mappings and
+ * makes no new one.
  *
  * Decommit protects first, so that whatever fails, fails while the contents are still there; then it drops the pages.
- * Where that would keep the charge (under strict overcommit the kernel returns it only when the mapping goes), would not
- * clear (emulators), or is refused (locked memory), reserved pages are mapped over the old ones. That is one atomic step,
- * and the one place with MAP_FIXED: the kernel unmaps before it maps, but what could fail in between for a mapping
- * without access is only the kernel's own allocation of a small object. Advice given to those pages is lost with them.
+ * Where that would keep the charge (under strict overcommit the kernel returns it only when the mapping goes), would
+ * not clear (emulators), or is refused (locked memory), reserved pages are mapped over the old ones. That is one atomic
+ * step, and the one place with MAP_FIXED: the kernel unmaps before it maps, but what could fail in between for a
+ * mapping without access is only the kernel's own allocation of a small object. Advice given to those pages is lost
+ * with them.
  *
  * Mappings that lie side by side and agree in their flags are merged by the kernel, ours with each other and with a
  * stranger's. So giving back a reservation can mean cutting a hole into a mapping, which makes one more of them and
@@ -25,8 +26,8 @@
 /* --- from errno to status --------------------------------------------------------------------------------------- */
 
 /* What an error of the system means; `shortage` is what lack of memory means for this call. Leaves errno as it was.
- * Both shortages can be the limit on mappings: mmap and mprotect say ENOMEM then, madvise says EAGAIN (mm/madvise.c turns
- * the one into the other). */
+ * Both shortages can be the limit on mappings: mmap and mprotect say ENOMEM then, madvise says EAGAIN (mm/madvise.c
+ * turns the one into the other). */
 static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
 {
     switch (errno) {
@@ -44,8 +45,8 @@ static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
 
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
-/* Address space that the kernel would not take back for want of mappings. Each later release tries again. When even these
- * slots are full, the address space, and no memory, is lost to the process. */
+/* Address space that the kernel would not take back for want of mappings. Each later release tries again. When even
+ * these slots are full, the address space, and no memory, is lost to the process. */
 #define OWED_SLOTS 32
 
 enum { OWED_FREE, OWED_BUSY, OWED_HELD };
@@ -123,10 +124,10 @@ static bool is_aligned(const void *got, size_t align)
     return vmki_is_aligned((uintptr_t)got, align);
 }
 
-/* Linux before 4.17 takes the flag for nothing, so the address is a hint; qemu-user does so too. Linux 4.17 and 4.18 look
- * at the first page alone and replace what lies further up (fixed in 4.19 by "mm/mmap.c: don't clobber partially
- * overlapping VMA with MAP_FIXED_NOREPLACE"). So ask for two pages of which only the second is taken: a refusal is right,
- * anything else is one of the two. */
+/* Linux before 4.17 takes the flag for nothing, so the address is a hint; qemu-user does so too. Linux 4.17 and 4.18
+ * look at the first page alone and replace what lies further up (fixed in 4.19 by "mm/mmap.c: don't clobber partially
+ * overlapping VMA with MAP_FIXED_NOREPLACE"). So ask for two pages of which only the second is taken: a refusal is
+ * right, anything else is one of the two. */
 static bool try_noreplace(void)
 {
     size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
@@ -159,18 +160,23 @@ bool vmki_posix_noreplace_works(void)
     return state == WORKS;
 }
 
+bool vmki_posix_map_exact(uintptr_t where, size_t size)
+{
+    void *got = map_reserved(where, size, vmki_posix_noreplace_works() ? VMKI_POSIX_NOREPLACE : 0);
+    if (got == (void *)where)
+        return true;
+    if (got != MAP_FAILED) { /* a hint that was not followed: the answer that NOREPLACE would have given */
+        give_back(got, size);
+        errno = EEXIST;
+    }
+    return false;
+}
+
 static vmk_status reserve_exact(const vmki_os_request *request, void **base)
 {
-    int flags = vmki_posix_noreplace_works() ? VMKI_POSIX_NOREPLACE : 0;
-    void *got = map_reserved(request->hint, request->size, flags);
-    if (got == (void *)request->hint) {
-        *base = got;
+    if (vmki_posix_map_exact(request->hint, request->size)) {
+        *base = (void *)request->hint;
         return VMK_OK;
-    }
-    if (got != MAP_FAILED) { /* a hint that was not followed: the answer that NOREPLACE would have given */
-        give_back(got, request->size);
-        errno = EEXIST;
-        return VMK_ERR_TAKEN;
     }
     int error = errno;
     if (error == EAGAIN)
@@ -178,11 +184,11 @@ static vmk_status reserve_exact(const vmki_os_request *request, void **base)
     if (error != ENOMEM)
         return VMK_ERR_TAKEN; /* EEXIST; EPERM below vm.mmap_min_addr; EINVAL */
     /* Either there is no address space, or this address is beyond what there is. */
-    got = map_reserved(0, request->size, 0);
-    if (got != MAP_FAILED)
-        give_back(got, request->size);
+    void *elsewhere = map_reserved(0, request->size, 0);
+    if (elsewhere != MAP_FAILED)
+        give_back(elsewhere, request->size);
     errno = error;
-    return got != MAP_FAILED ? VMK_ERR_TAKEN : status_of_error(VMK_ERR_ADDRESS_SPACE);
+    return elsewhere != MAP_FAILED ? VMK_ERR_TAKEN : status_of_error(VMK_ERR_ADDRESS_SPACE);
 }
 
 /* Reserve so much that an aligned piece must be inside, and give back both ends. */
@@ -281,8 +287,8 @@ void vmki_posix_decommit_force(vmki_posix_decommit method)
     VMKI_STORE_RELAXED(&decommit_method, (uint8_t)method);
 }
 
-/* Remapping is also what helps when zapping is refused: for locked memory (EINVAL), and where mprotect has got through some
- * mappings of the range and stands before one that it may not split; mapping over the whole needs fewer. */
+/* Remapping is also what helps when zapping is refused: for locked memory (EINVAL), and where mprotect has got through
+ * some mappings of the range and stands before one that it may not split; mapping over the whole needs fewer. */
 vmk_status vmki_os_decommit(void *base, size_t size)
 {
     bool zap = vmki_posix_decommit_method() == VMKI_POSIX_DECOMMIT_ZAP;
