@@ -14,7 +14,7 @@
 #include "fuzz.h"
 #include "support_private.h"
 
-enum { INPUT_SIZE_MAX = 1 << 16, RANDOM_SIZE_MAX = 600, INPUTS = 1200 };
+enum { INPUT_SIZE_MAX = 1 << 16, RANDOM_SIZE_MAX = 600, INPUTS = 150 };
 
 static uint8_t input[INPUT_SIZE_MAX];
 static size_t input_size;

@@ -3,8 +3,8 @@
  * The suites' support on Windows, and under Wine.
  *
  * Under Wine a crash has been seen to end a process with code 0, when Wine's debugger was started for it; so a process
- * that crashes ends itself here, with a code of its own. Exit codes of a process that Wine ran arrive as their low 8 bits
- * at whoever started it outside.
+ * that crashes ends itself here, with a code of its own. Exit codes of a process that Wine ran arrive as their low 8
+ * bits at whoever started it outside.
  */
 #ifndef _WIN32_WINNT
 #define _WIN32_WINNT 0x0601
@@ -109,6 +109,7 @@ static size_t walk(const void *base, size_t size, support_figures *figures)
 {
     uintptr_t at = (uintptr_t)base, limit = size > UINTPTR_MAX - at ? UINTPTR_MAX : at + size;
     size_t runs = 0;
+    DWORD last = MEM_FREE; /* Wine tells what was decommitted apart from what was never committed: the same to us */
     while (at < limit) {
         MEMORY_BASIC_INFORMATION info;
         if (VirtualQuery((void *)at, &info, sizeof info) == 0)
@@ -117,7 +118,9 @@ static size_t walk(const void *base, size_t size, support_figures *figures)
         if (end <= at)
             break;
         uintptr_t high = end < limit ? end : limit;
-        runs += info.State != MEM_FREE;
+        DWORD kind = info.State == MEM_COMMIT ? MEM_COMMIT | info.Protect : info.State;
+        runs += kind != MEM_FREE && kind != last;
+        last = kind;
         figures->reserved += info.State != MEM_FREE ? high - at : 0;
         figures->committed += info.State == MEM_COMMIT ? high - at : 0;
         figures->resident += info.State == MEM_COMMIT ? resident_in(at, high) : 0;

@@ -193,19 +193,19 @@ static void random_test(size_t capacity, size_t chunk_shift, size_t steps, size_
 
 START_TEST(random_against_an_array)
 {
-    random_test(64 * 90 + 17, 6, support_rounds(300000), 4);
-    random_test(128 * 30, 7, support_rounds(300000), 3);
-    random_test(1000, 9, support_rounds(300000), 1);
-    random_test(4096 * 20 + 1, 12, support_rounds(100000), 16);
-    random_test(32768 * 5 - 1, 15, support_rounds(50000), 32);
+    random_test(64 * 90 + 17, 6, support_rounds(50000), 4);
+    random_test(128 * 30, 7, support_rounds(50000), 3);
+    random_test(1000, 9, support_rounds(50000), 1);
+    random_test(4096 * 20 + 1, 12, support_rounds(20000), 16);
+    random_test(32768 * 5 - 1, 15, support_rounds(10000), 32);
 }
 END_TEST
 
 /* Enough chunks to move the hash table to larger sizes and back to smaller ones. */
 START_TEST(random_with_many_chunks)
 {
-    random_test(64 * 5000 + 1, 6, support_rounds(300000), 2000);
-    random_test((size_t)1 << 20, 6, support_rounds(200000), 10000);
+    random_test(64 * 5000 + 1, 6, support_rounds(50000), 2000);
+    random_test((size_t)1 << 20, 6, support_rounds(30000), 10000);
 }
 END_TEST
 
@@ -358,7 +358,7 @@ START_TEST(sliding_window_stays_small)
     const size_t window = 1000;
     set_start(&region, &set, far_capacity, 6);
     size_t most = 0;
-    for (size_t i = 0; i < support_rounds(2000000); i++) {
+    for (size_t i = 0; i < support_rounds(400000); i++) {
         size_t at = i * 3 % (far_capacity - window);
         if (at == 0)
             must_change(&set, true, 0, window);
@@ -445,7 +445,7 @@ static void crowd_write_step(crowd *c, support_random *random, size_t chunk)
 static void crowd_write(crowd *c)
 {
     support_random random = support_random_start(1);
-    size_t steps = support_rounds(100000);
+    size_t steps = support_rounds(20000);
     for (size_t step = 0; step < steps; step++) {
         size_t window = step / 2000 * 200;
         crowd_write_step(c, &random, (window + support_random_below(&random, 400)) % CROWD_CHUNKS);

@@ -297,7 +297,7 @@ static void body(void *argument, unsigned number)
 static void stage(void (*before)(void), void (*meanwhile)(void), size_t index, bool in, size_t stride)
 {
     scene s = {before, meanwhile, index, in, stride};
-    size_t size;
+    size_t size = 0;
     steps.over = false;
     steps.baton = READER;
     refused = 0;

@@ -10,7 +10,7 @@
 
 typedef struct entry {
     uint64_t count;
-    uint64_t letters; /* where they start in the table of letters */
+    size_t letters; /* where they start in the table of letters */
     uint32_t length;
     uint32_t hash;
     uint32_t next; /* in its chain: a number of an entry; 0 ends it */
