@@ -15,10 +15,12 @@
 
 enum { MAX_WINDOW = 1200, MAX_TAIL = 70 };
 
+/* Bytes that the largest tables may take. The model has 256 MiB of addresses, and 32 bits not much more; Wine keeps a
+ * byte for each page that is reserved. */
 #if defined(VMKIT_MODEL) || SIZE_MAX <= UINT32_MAX
-static const size_t huge_capacity = (size_t)1 << 16;
+static const size_t huge_size = (size_t)64 << 20;
 #else
-static const size_t huge_capacity = (size_t)1 << 30;
+static const size_t huge_size = (size_t)16 << 30;
 #endif
 
 typedef struct world {
@@ -217,6 +219,15 @@ static void choose_columns(world *w)
         w->config.column_bits[i] = bits[fuzz_below(&w->in, sizeof bits / sizeof bits[0])];
 }
 
+/* How many elements a table may have so as not to be larger than that. */
+static size_t huge_capacity(const world *w)
+{
+    size_t bits = 0;
+    for (size_t i = 0; i < VMK_TABLE_MAX_COLUMNS; i++)
+        bits += w->config.column_bits[i];
+    return vmki_max(huge_size / bits * 8, 2 * MAX_WINDOW);
+}
+
 static void choose_window(world *w)
 {
     unsigned where = fuzz_byte(&w->in);
@@ -224,16 +235,19 @@ static void choose_window(world *w)
     w->config.capacity = w->count;
     w->sparse = (where & 1) != 0;
     if (w->sparse && (where & 2) != 0) {
-        w->config.capacity = huge_capacity;
-        w->window = (where & 4) != 0 ? huge_capacity - w->count : (where & 8) != 0 ? huge_capacity / 2 - 100 : 0;
+        w->config.capacity = huge_capacity(w);
+        if ((where & 4) != 0)
+            w->window = w->config.capacity - w->count;
+        else if ((where & 8) != 0)
+            w->window = w->config.capacity / 2 - 100;
     }
 }
 
 static void choose_config(world *w)
 {
     unsigned how = fuzz_byte(&w->in);
-    choose_window(w);
     choose_columns(w);
+    choose_window(w);
     w->config.flags = (w->sparse ? VMK_TABLE_SPARSE : 0) | ((how & 1) != 0 ? VMK_TABLE_EXACT : 0) |
                       ((how & 2) != 0 ? VMK_TABLE_HUGE : 0);
     if ((how & 4) != 0)
@@ -244,6 +258,8 @@ static void choose_config(world *w)
         w->config.origin = (uintptr_t)1 << (16 + fuzz_below(&w->in, 8));
         w->config.shift = (unsigned)fuzz_below(&w->in, 8);
     }
+    if ((how & 32) != 0 && w->window == 0)
+        w->config.min_capacity = 1 + w->config.capacity / 2;
 }
 
 /* A region for the table, with a page before it, and some that may be missing from it. */
@@ -273,13 +289,15 @@ static bool make_table(world *w)
     vmk_status status = vmk_table_init(&w->table, &w->config);
     size_t size;
     FUZZ_CHECK(vmk_table_space(&w->config, &size) == VMK_OK);
-    if (w->config.region != NULL && w->config.region_size < size) {
-        FUZZ_CHECK(status == VMK_ERR_LIMIT);
-        return false;
+    if (status == VMK_ERR_LIMIT || (w->config.min_capacity == 0 && w->config.region_size != 0)) {
+        bool fits = w->config.region_size >= size;
+        FUZZ_CHECK(status == (fits ? VMK_OK : VMK_ERR_LIMIT));
     }
-    if (status == VMK_ERR_ADDRESS_SPACE || !fuzz_settle(&w->in, status)) /* the model has no more than 256 MiB */
-        return false;
-    FUZZ_CHECK(w->table.capacity == w->config.capacity && w->table.region->committed == 0);
+    if (status == VMK_ERR_LIMIT || status == VMK_ERR_ADDRESS_SPACE || !fuzz_settle(&w->in, status))
+        return false; /* of address space, the model has no more than 256 MiB */
+    FUZZ_CHECK(w->table.capacity <= w->config.capacity && w->table.region->committed == 0);
+    FUZZ_CHECK(w->table.capacity >= (w->config.min_capacity != 0 ? w->config.min_capacity : w->config.capacity));
+    w->count = vmki_min(w->count, w->table.capacity);
     return true;
 }
 

@@ -103,11 +103,11 @@ static bool any_expected(const world *w, size_t first, size_t count)
 static void apply(world *w, bool add, size_t first, size_t count)
 {
     locked_apply(&w->set, add, first, count);
-    for (size_t i = first; i < first + count; i++) {
-        w->count += add && !w->in[i];
-        w->count -= !add && w->in[i];
-        w->in[i] = add;
-    }
+    size_t had = 0;
+    for (size_t i = first; i < first + count; i++)
+        had += w->in[i];
+    memset(w->in + first, add, count);
+    w->count = w->count - had + (add ? count : 0);
 }
 
 static void compare_at(const world *w, size_t index)

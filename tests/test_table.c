@@ -97,7 +97,7 @@ END_TEST
 START_TEST(too_big_a_table_is_no_address_space)
 {
     vmk_table table;
-    vmk_table_config config = {.capacity = SIZE_MAX / 16, .column_bits = {64}};
+    vmk_table_config config = {.capacity = SIZE_MAX / 9, .column_bits = {64}};
     ck_assert_int_eq(vmk_table_init(&table, &config), VMK_ERR_ADDRESS_SPACE);
 }
 END_TEST
