@@ -70,11 +70,13 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define VMK_MUST_CHECK __attribute__((warn_unused_result))
+#define VMK_INLINE static inline __attribute__((unused)) /* clang warns of those in a source file */
 #define VMK_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define VMK_LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
 #elif defined(_MSC_VER)
 #include <intrin.h>
 #define VMK_MUST_CHECK _Check_return_
+#define VMK_INLINE static __inline
 #define VMK_LIKELY(condition) (condition)
 static __forceinline size_t vmk_load_acquire_msvc(const size_t *pointer)
 {
@@ -538,52 +540,52 @@ VMK_API void vmk_table_store_bits(vmk_table *table, unsigned column, size_t inde
     typedef struct name {                                                                                              \
         vmk_table table;                                                                                               \
     } name;                                                                                                            \
-    static inline VMK_MUST_CHECK vmk_status name##_init_as(name *t, const vmk_table_config *config)                    \
+    VMK_INLINE VMK_MUST_CHECK vmk_status name##_init_as(name *t, const vmk_table_config *config)                       \
     {                                                                                                                  \
         vmk_table_config typed = *config;                                                                              \
         typed.column_bits[0] = sizeof(type) * 8;                                                                       \
         typed.column_bits[1] = 0;                                                                                      \
         return vmk_table_init(&t->table, &typed);                                                                      \
     }                                                                                                                  \
-    static inline VMK_MUST_CHECK vmk_status name##_init(name *t, size_t capacity)                                      \
+    VMK_INLINE VMK_MUST_CHECK vmk_status name##_init(name *t, size_t capacity)                                         \
     {                                                                                                                  \
         vmk_table_config config = VMK_TABLE_CONFIG_DEFAULT;                                                            \
         config.capacity = capacity;                                                                                    \
         return name##_init_as(t, &config);                                                                             \
     }                                                                                                                  \
-    static inline void name##_fini(name *t)                                                                            \
+    VMK_INLINE void name##_fini(name *t)                                                                               \
     {                                                                                                                  \
         vmk_table_fini(&t->table);                                                                                     \
     }                                                                                                                  \
-    static inline VMK_MUST_CHECK vmk_status name##_ensure(name *t, size_t count)                                       \
+    VMK_INLINE VMK_MUST_CHECK vmk_status name##_ensure(name *t, size_t count)                                          \
     {                                                                                                                  \
         return vmk_table_ensure(&t->table, count);                                                                     \
     }                                                                                                                  \
-    static inline VMK_MUST_CHECK vmk_status name##_ensure_range(name *t, size_t first, size_t count)                   \
+    VMK_INLINE VMK_MUST_CHECK vmk_status name##_ensure_range(name *t, size_t first, size_t count)                      \
     {                                                                                                                  \
         return vmk_table_ensure_range(&t->table, first, count);                                                        \
     }                                                                                                                  \
-    static inline type *name##_base(const name *t)                                                                     \
+    VMK_INLINE type *name##_base(const name *t)                                                                        \
     {                                                                                                                  \
         return (type *)(void *)t->table.column[0];                                                                     \
     }                                                                                                                  \
-    static inline type *name##_at(const name *t, size_t index)                                                         \
+    VMK_INLINE type *name##_at(const name *t, size_t index)                                                            \
     {                                                                                                                  \
         return name##_base(t) + index;                                                                                 \
     }                                                                                                                  \
-    static inline type *name##_get(const name *t, size_t index)                                                        \
+    VMK_INLINE type *name##_get(const name *t, size_t index)                                                           \
     {                                                                                                                  \
         return vmk_table_is_ready(&t->table, 0, index) ? name##_at(t, index) : NULL;                                   \
     }                                                                                                                  \
-    static inline size_t name##_ready(const name *t)                                                                   \
+    VMK_INLINE size_t name##_ready(const name *t)                                                                      \
     {                                                                                                                  \
         return vmk_table_ready(&t->table);                                                                             \
     }                                                                                                                  \
-    static inline void name##_trim(name *t, size_t count)                                                              \
+    VMK_INLINE void name##_trim(name *t, size_t count)                                                                 \
     {                                                                                                                  \
         vmk_table_trim(&t->table, count);                                                                              \
     }                                                                                                                  \
-    static inline VMK_MUST_CHECK vmk_status name##_drop_range(name *t, size_t first, size_t count)                     \
+    VMK_INLINE VMK_MUST_CHECK vmk_status name##_drop_range(name *t, size_t first, size_t count)                        \
     {                                                                                                                  \
         return vmk_table_drop_range(&t->table, first, count);                                                          \
     }                                                                                                                  \

@@ -110,6 +110,12 @@ static inline bool fuzz_settle(fuzz_input *in, vmk_status status)
     return true;
 }
 
+static inline bool fuzz_undoing_may_fail(const fuzz_input *in)
+{
+    (void)in;
+    return false;
+}
+
 #endif
 
 /* At the end of an input, when the target has given all back. */

@@ -105,6 +105,13 @@ static void check_tail(const world *w, size_t i)
         FUZZ_CHECK(holds_everywhere(w, w->window + t, 0));
 }
 
+static size_t committed_now(const world *w)
+{
+    vmk_table_stats stats;
+    vmk_table_stats_now(&w->table, &stats);
+    return stats.committed;
+}
+
 static void check_all(const world *w)
 {
     size_t ready = 0;
@@ -157,6 +164,7 @@ static void do_ensure(world *w)
     vmk_status status = !w->sparse && first % 2 == 0 ? vmk_table_ensure(&w->table, first + count)
                                                      : vmk_table_ensure_range(&w->table, w->window + first, count);
     bool done = fuzz_settle(&w->in, status);
+    FUZZ_CHECK(done || committed_now(w) == committed || fuzz_undoing_may_fail(&w->in));
     if (done && w->sparse)
         memset(w->ready + first, true, count);
     if (done)
@@ -257,6 +265,10 @@ static void choose_config(world *w)
     if ((how & 16) != 0) {
         w->config.origin = (uintptr_t)1 << (16 + fuzz_below(&w->in, 8));
         w->config.shift = (unsigned)fuzz_below(&w->in, 8);
+        if (w->config.capacity - 1 > (UINTPTR_MAX - w->config.origin) >> w->config.shift) /* more keys than addresses */
+            w->config.shift = 0;
+        if (w->config.capacity - 1 > UINTPTR_MAX - w->config.origin)
+            w->config.origin = 0;
     }
     if ((how & 32) != 0 && w->window == 0)
         w->config.min_capacity = 1 + w->config.capacity / 2;
@@ -301,14 +313,26 @@ static bool make_table(world *w)
     return true;
 }
 
+/* Has the system refused anything, so that something may have been left as it was? */
+static bool was_refused(const fuzz_input *in)
+{
+#ifdef VMKIT_MODEL
+    return in->tight || model_failed();
+#else
+    (void)in;
+    return false;
+#endif
+}
+
 static void end_table(world *w)
 {
+    vmk_table_trim(&w->table, 0);
+    if (w->sparse)
+        FUZZ_CHECK(vmk_table_drop_range(&w->table, 0, SIZE_MAX) == VMK_OK); /* whole chunks: no memory is needed */
+    FUZZ_CHECK(vmki_table_check(&w->table));
+    FUZZ_CHECK(committed_now(w) == 0 || was_refused(&w->in));
     vmk_table_fini(&w->table);
-#ifdef VMKIT_MODEL
-    FUZZ_CHECK(w->in.tight || model_failed() || w->part.committed == 0);
-#else
-    FUZZ_CHECK(w->part.committed == 0);
-#endif
+    FUZZ_CHECK(w->part.committed == 0 || was_refused(&w->in));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -320,9 +344,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     w.in = fuzz_start(data, size);
     if (make_table(&w)) {
         check_all(&w);
-        while (w.in.size != 0) {
+        for (size_t step = 1; w.in.size != 0; step++) {
             calls[fuzz_byte(&w.in) % (sizeof calls / sizeof calls[0])](&w);
             check_all(&w);
+            FUZZ_CHECK(step % 16 != 0 || vmki_table_check(&w.table)); /* now and then: it is slow */
         }
         end_table(&w);
     }
