@@ -171,7 +171,7 @@ typedef struct vmk_caps {
     unsigned features; /* VMK_CAP_... */
 } vmk_caps;
 
-/* What was found by probing this system, once, at the first call (some twenty system calls; later calls cost a load).
+/* What was found by probing this system, once, at the first call (some forty system calls; later calls cost a load).
  * Never NULL, never fails: what could not be found is zero. */
 VMK_API const vmk_caps *vmk_capabilities(void);
 

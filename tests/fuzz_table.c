@@ -161,6 +161,7 @@ static void do_ensure(world *w)
         FUZZ_CHECK(vmk_table_ensure_range(&w->table, w->window + first, behind + 1) == VMK_ERR_LIMIT);
         return;
     }
+    size_t committed = committed_now(w);
     vmk_status status = !w->sparse && first % 2 == 0 ? vmk_table_ensure(&w->table, first + count)
                                                      : vmk_table_ensure_range(&w->table, w->window + first, count);
     bool done = fuzz_settle(&w->in, status);

@@ -36,6 +36,15 @@ static size_t reserved_now(void)
     return stats.reserved;
 }
 
+#ifdef VMKIT_MODEL
+static size_t overhead_now(void)
+{
+    vmk_stats stats;
+    vmk_stats_now(&stats);
+    return stats.overhead;
+}
+#endif
+
 /* --- init ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_table_commits_nothing_until_it_is_used)
@@ -624,6 +633,7 @@ START_TEST(every_call_fails_once)
             if (dense_step(&s, &random) != VMK_OK) {
                 ck_assert_uint_eq(vmk_table_ready(&s.table), ready);
                 ck_assert_uint_eq(s.table.region->committed, committed);
+                ck_assert_uint_eq(model_committed(), committed_now() + overhead_now());
                 random = again;
                 ck_assert_int_eq(dense_step(&s, &random), VMK_OK);
             }

@@ -29,6 +29,22 @@ static vmk_table_stats figures(const words *t)
     return stats;
 }
 
+#ifdef VMKIT_MODEL
+static size_t committed_now(void)
+{
+    vmk_stats stats;
+    vmk_stats_now(&stats);
+    return stats.committed;
+}
+
+static size_t overhead_now(void)
+{
+    vmk_stats stats;
+    vmk_stats_now(&stats);
+    return stats.overhead;
+}
+#endif
+
 START_TEST(a_range_costs_the_pages_it_touches)
 {
     size_t per = page / 8;
@@ -367,6 +383,7 @@ START_TEST(a_failed_ensure_commits_nothing)
         if (status != VMK_OK) {
             ck_assert_uint_eq(after.committed, before.committed);
             ck_assert_uint_eq(after.ready, before.ready);
+            ck_assert_uint_eq(model_committed(), committed_now() + overhead_now());
             ck_assert(vmki_table_check(&t));
             ck_assert_int_eq(vmk_table_ensure_range(&t, 2 * page, 7 * page), VMK_OK);
         }

@@ -49,7 +49,9 @@ typedef struct vmki_os_request {
  * taken. */
 vmk_status vmki_os_reserve(const vmki_os_request *request, void **base);
 
-/* Give back a whole reservation, in whatever state its pages are. Can't fail for a live one (asserted). */
+/* Give back a whole reservation, in whatever state its pages are. Never fails for a live one (asserted): where the
+ * system can't take address space back at once (Linux at its limit on mappings), its memory goes back, and the rest
+ * later. */
 void vmki_os_release(void *base, size_t size);
 
 /* Make pages accessible for reading and writing; those that were reserved read as zero. Idempotent; contents of pages
