@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Regions under a fuzzer: an input is a list of calls on up to four regions, each of which has a shadow that says, page by
- * page, what must be true: committed or not, what may be done, what is in it. After each call all is compared.
+ * Regions under a fuzzer: an input is a list of calls on up to four regions, each of which has a shadow that says, page
+ * by page, what must be true: committed or not, what may be done, what is in it. After each call all is compared.
  */
 #include "common/vm/vm.h"
 #include "fuzz.h"

@@ -3,9 +3,9 @@
  * What the two files of the model OS share: the machine that os_facts.c sets up and reports on, and whose pages os_vm.c
  * moves from state to state.
  *
- * Locking. One lock guards everything, pages and their contents included, for as long as a call lasts: the model has the
- * order of a kernel that does one thing at a time. Functions named model_... in this file are called with the lock held,
- * but for model_lock itself.
+ * Locking. One lock guards everything, pages and their contents included, for as long as a call lasts: the model has
+ * the order of a kernel that does one thing at a time. Functions named model_... in this file are called with the lock
+ * held, but for model_lock itself.
  */
 #ifndef VMKIT_TESTS_MODEL_PRIVATE_H
 #define VMKIT_TESTS_MODEL_PRIVATE_H

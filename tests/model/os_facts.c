@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The model OS, first half: what it is told (environment, rules, failures to come) and what it tells (facts, limits, the
- * record, violations).
+ * The model OS, first half: what it is told (environment, rules, failures to come) and what it tells (facts, limits,
+ * the record, violations).
  *
- * The machine is set up at the first lock and lives until the process ends. Its address space is one zeroed block of the C
- * library's, far larger than what is used of it: a C library gets such blocks from the system page by page as they are
- * touched, so the model must not touch what it need not.
+ * The machine is set up at the first lock and lives until the process ends. Its address space is one zeroed block of
+ * the C library's, far larger than what is used of it: a C library gets such blocks from the system page by page as
+ * they are touched, so the model must not touch what it need not.
  *
- * The record holds twice what is promised and drops its older half when full: that keeps the newest MODEL_RECORDS in one
- * piece and in order, as model_records gives them out.
+ * The record holds twice what is promised and drops its older half when full: that keeps the newest MODEL_RECORDS in
+ * one piece and in order, as model_records gives them out.
  */
 #include <stdio.h>
 #include <stdlib.h>

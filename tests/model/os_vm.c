@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The model OS, second half: memory. Every page has a state and an owner, the serial number of its reservation; every call
- * of the contract is a check of both, then a change of state that the rules may refuse, then what the change does to the
- * contents.
+ * The model OS, second half: memory. Every page has a state and an owner, the serial number of its reservation; every
+ * call of the contract is a check of both, then a change of state that the rules may refuse, then what the change does
+ * to the contents.
  *
- * Contents of pages that nobody may touch. A page that was never committed is zero, since the block was zero, and is not
- * written to: it costs nothing. A page that lost its contents (decommitted, released, unplanted) is stale: it holds a
- * pattern. Either is checked when the page is committed, and (stale ones, and the edges of the others, where a write that
- * goes astray is likely) when it is released. Under AddressSanitizer such pages are poisoned besides, so that a read is
- * found out too, and at once.
+ * Contents of pages that nobody may touch. A page that was never committed is zero, since the block was zero, and is
+ * not written to: it costs nothing. A page that lost its contents (decommitted, released, unplanted) is stale: it holds
+ * a pattern. Either is checked when the page is committed, and (stale ones, and the edges of the others, where a write
+ * that goes astray is likely) when it is released. Under AddressSanitizer such pages are poisoned besides, so that a
+ * read is found out too, and at once.
  *
  * Mappings are counted as Linux does: neighbours of one kind are one mapping, whoever reserved them.
  *
@@ -270,7 +270,7 @@ static bool place_lowest(const vmki_os_request *request, bool apart, span *s)
     return false;
 }
 
-/* Every other reservation that may lie anywhere keeps its distance: neighbours are neither the rule nor the exception. */
+/* Every other reservation that may lie anywhere keeps its distance, so that neighbours are not the rule. */
 static vmk_status place(const vmki_os_request *request, span *s)
 {
     size_t most = model.rules.address_space != 0 ? model.rules.address_space : MODEL_MAX_ADDRESS_SPACE;
@@ -304,8 +304,8 @@ vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
     return status;
 }
 
-/* The pages [first, limit) were never to be written. Those that are not stale are looked at near the ends alone: looking at
- * all of a huge reservation would make the C library's block real. */
+/* The pages [first, limit) were never to be written. Those that are not stale are looked at near the ends alone:
+ * looking at all of a huge reservation would make the C library's block real. */
 static void check_reserved_run(size_t first, size_t limit)
 {
     for (size_t i = first; i < limit; i++)
