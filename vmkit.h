@@ -442,8 +442,10 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_table_ensure_range(vmk_table *table, size_
 
 /* The elements from `count` on are no longer needed: none of them is ready any more, and the pages that only they used
  * are decommitted. Nobody may be using them; those below may be in use meanwhile (in a column of less than 8 bits,
- * writes to neighbours in the same byte must be atomic: vmk_table_store_bits). Never fails: where the system can't take
- * pages back they are cleared and kept for the next ensure. Count at or past what is ready does nothing. */
+ * writes to neighbours in the same byte must be atomic: vmk_table_store_bits). Count at or past what is ready does
+ * nothing. Never fails: where the system can't take pages back they are cleared and kept for the next ensure; and where
+ * there is no memory to record that a sparse table's range ends here, up to a page's worth of its elements stays ready,
+ * cleared. */
 VMK_API void vmk_table_trim(vmk_table *table, size_t count);
 
 /* The elements [first, first + count) are no longer needed. A page is decommitted as soon as no ready element is on it,

@@ -193,8 +193,8 @@ static void random_test(size_t capacity, size_t chunk_shift, size_t steps, size_
 
 START_TEST(random_against_an_array)
 {
-    random_test(64 * 90 + 17, 6, support_rounds(50000), 4);
-    random_test(128 * 30, 7, support_rounds(50000), 3);
+    random_test(64 * 90 + 17, 6, support_rounds(150000), 4);
+    random_test(128 * 30, 7, support_rounds(150000), 3);
     random_test(1000, 9, support_rounds(50000), 1);
     random_test(4096 * 20 + 1, 12, support_rounds(20000), 16);
     random_test(32768 * 5 - 1, 15, support_rounds(10000), 32);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The model OS: a third implementation of the memory and the facts of common/base/os.h, for tests. A machine of page states
- * over a block from the C library: it checks what every call is allowed to do, obeys the rules of whichever system it is
- * told to be, fails on demand, and keeps a record.
+ * The model OS: a third implementation of the memory and the facts of common/base/os.h, for tests. A machine of page
+ * states over a block from the C library: it checks what every call is allowed to do, obeys the rules of whichever
+ * system it is told to be, fails on demand, and keeps a record.
  *
  * Memory that is reserved holds a pattern, which commit checks: whoever wrote to memory that was not committed is found
  * out. (Reads are not: that takes a real page table.)
@@ -12,9 +12,9 @@
 
 #include "common/base/os.h"
 
-/* The page size and the granularity are the process's, as on a real system: the environment says them before the first call,
- * VMKIT_MODEL_PAGE and VMKIT_MODEL_GRANULARITY in KiB; 4 and the page size by default. tests/CMakeLists.txt runs each suite
- * with 4/4, 4/64 (Windows), 16/16 and 64/64. The other rules can be changed between tests. */
+/* The page size and the granularity are the process's, as on a real system: the environment says them before the first
+ * call, VMKIT_MODEL_PAGE and VMKIT_MODEL_GRANULARITY in KiB; 4 and the page size by default. tests/CMakeLists.txt runs
+ * each suite with 4/4, 4/64 (Windows), 16/16 and 64/64. The other rules can be changed between tests. */
 typedef struct model_rules {
     size_t address_space;  /* bytes that may be reserved at once; 0: MODEL_MAX_ADDRESS_SPACE */
     size_t commit_quota;   /* bytes that may be committed at once; 0: no limit */
@@ -45,21 +45,21 @@ typedef struct model_record {
     vmk_status status;
 } model_record;
 
-/* New rules (NULL: the defaults), no failure planned, an empty record, no violations. What is reserved stays as it is: the vm
- * layer keeps memory for its own records for good (vmk_stats.overhead), which counts against the rules as anything does. The
- * address space is one block, whose base is aligned to 2 MiB, for the life of the process. */
+/* New rules (NULL: the defaults), no failure planned, an empty record, no violations. What is reserved stays as it is:
+ * the vm layer keeps memory for its own records for good (vmk_stats.overhead), which counts against the rules as
+ * anything does. The address space is one block, whose base is aligned to 2 MiB, for the life of the process. */
 void model_reset(const model_rules *rules);
 
-/* Fail the n-th call from now on (1: the next) of those that can fail, and if `from_then_on` all later ones too, with this
- * status. n = 0: fail none. */
+/* Fail the n-th call from now on (1: the next) of those that can fail, and if `from_then_on` all later ones too, with
+ * this status. n = 0: fail none. */
 void model_fail_nth(uint64_t n, vmk_status status, bool from_then_on);
 
 /* Calls that could have failed since the last model_fail_nth or reset; whether the planned failure has happened. */
 uint64_t model_fallible_calls(void);
 bool model_failed(void);
 
-/* Occupy address space as a foreign mapping would, filled with `fill`; free it; is it still whole and unchanged? The address
- * is a multiple of the granularity inside the model's address space. */
+/* Occupy address space as a foreign mapping would, filled with `fill`; free it; is it still whole and unchanged? The
+ * address is a multiple of the granularity inside the model's address space. */
 bool model_plant(void *address, size_t size, unsigned char fill);
 bool model_planted_intact(void *address, size_t size, unsigned char fill);
 void model_unplant(void *address, size_t size);
@@ -74,8 +74,8 @@ void *model_base(void);
 #define MODEL_RECORDS 4096
 size_t model_records(const model_record **records);
 
-/* Violations of the contract so far: unaligned or empty ranges, ranges outside one reservation, discard or protect of pages
- * that are not committed, writes to memory that was not committed. NULL: none; else the first, in words. */
+/* Violations of the contract so far: unaligned or empty ranges, ranges outside one reservation, discard or protect of
+ * pages that are not committed, writes to memory that was not committed. NULL: none; else the first, in words. */
 const char *model_violation(void);
 
 #endif
