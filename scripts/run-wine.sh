@@ -42,4 +42,18 @@ if [ "$1" = --server ]; then
     done
     exec "$server" "$@"
 fi
-exec "$wine" "$@" # exec: a time-out must kill the program, not this shell
+
+# Under load the wineserver has been seen to drop a program's connection before the program had started. That says nothing
+# about the program, so it is started again; whatever else goes wrong is the program's answer.
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+tie= # ctest kills this shell when time is up: the program must go with it
+if setpriv --pdeathsig KILL true 2>/dev/null; then tie="setpriv --pdeathsig KILL"; fi
+for attempt in 1 2 3; do
+    status=0
+    $tie "$wine" "$@" 2>"$errors" || status=$?
+    cat "$errors" >&2
+    if [ "$status" = 0 ] || ! grep -q '^wine client error' "$errors"; then break; fi
+    say "Wine lost the program at its start (attempt $attempt)"
+done
+exit "$status"
