@@ -69,6 +69,22 @@ static void append_table(size_t count, unsigned flags)
     }
 }
 
+/* The same for who knows that ready only rises: the check is on a number in a register. */
+static void append_known(size_t count)
+{
+    numbers t;
+    vmk_table_config config = {.capacity = count};
+    must(numbers_init_as(&t, &config));
+    uint64_t *base = numbers_base(&t);
+    for (size_t i = 0, ready = 0; i < count; i++) {
+        if (i == ready) {
+            must(numbers_ensure(&t, i + 1));
+            ready = numbers_ready(&t);
+        }
+        ((volatile uint64_t *)base)[i] = i;
+    }
+}
+
 static void append_plain(size_t count, int advice)
 {
     uint64_t *base = map_plain(count, advice);
@@ -95,6 +111,8 @@ static void append(const char *variant, size_t count)
     double start = bench_now();
     if (strcmp(variant, "table") == 0)
         append_table(count, 0);
+    else if (strcmp(variant, "table-known") == 0)
+        append_known(count);
     else if (strcmp(variant, "table-huge") == 0)
         append_table(count, VMK_TABLE_HUGE);
     else if (strcmp(variant, "mapping") == 0)
