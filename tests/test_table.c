@@ -233,6 +233,13 @@ START_TEST(the_tail_is_readable_up_to_a_full_table)
         ck_assert(support_readable(past - 1) && !support_readable(past));
         ck_assert(past + page <= table.column[1] && !support_readable(past + page - 1));
 #endif
+        memset(vmk_table_at(&table, 0, 0), 0xff, capacity * 8);
+        for (size_t count = capacity - page / 8; count != 0; count -= page / 8) { /* after a trim, too */
+            vmk_table_trim(&table, count);
+            ck_assert(vmki_table_check(&table));
+            for (size_t i = count; i < count + tail; i++)
+                ck_assert_uint_eq(*(uint64_t *)vmk_table_at(&table, 0, i), 0);
+        }
         vmk_table_fini(&table);
     }
 }
