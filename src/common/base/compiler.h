@@ -21,13 +21,10 @@
 #define VMKI_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define VMKI_NORETURN __attribute__((noreturn))
 #define VMKI_COLD __attribute__((cold, noinline))
-#define VMKI_UNUSED __attribute__((unused))
 
 #define VMKI_LOAD_RELAXED(pointer) __atomic_load_n((pointer), __ATOMIC_RELAXED)
 #define VMKI_STORE_RELAXED(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELAXED)
 #define VMKI_STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
-#define VMKI_FENCE_ACQUIRE() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-#define VMKI_FENCE_RELEASE() __atomic_thread_fence(__ATOMIC_RELEASE)
 
 static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t desired)
 {
@@ -64,16 +61,14 @@ static inline bool vmki_mul_overflow(size_t a, size_t b, size_t *result)
 #define VMKI_UNLIKELY(condition) (condition)
 #define VMKI_NORETURN __declspec(noreturn)
 #define VMKI_COLD __declspec(noinline)
-#define VMKI_UNUSED
 
-/* Volatile accesses of up to a word are single on every target; the fences are full ones, for these paths are rare. */
-#define VMKI_LOAD_RELAXED(pointer) (*(pointer)) /* operands are volatile-qualified by the caller's load below */
+/* Accesses of up to a word are single on MSVC's targets. A relaxed load is a plain one: what is read in a loop until it
+ * changes must be declared volatile, or loaded with acquire. */
+#define VMKI_LOAD_RELAXED(pointer) (*(pointer))
 #define VMKI_STORE_RELAXED(pointer, value) ((void)(*(pointer) = (value)))
-#define VMKI_STORE_RELEASE(pointer, value) (MemoryBarrier_vmki(), (void)(*(pointer) = (value)))
-#define VMKI_FENCE_ACQUIRE() MemoryBarrier_vmki()
-#define VMKI_FENCE_RELEASE() MemoryBarrier_vmki()
+#define VMKI_STORE_RELEASE(pointer, value) (vmki_release_barrier(), (void)(*(pointer) = (value)))
 
-static __forceinline void MemoryBarrier_vmki(void)
+static __forceinline void vmki_release_barrier(void)
 {
 #if defined(_M_ARM64) || defined(_M_ARM)
     __dmb(0xB);
