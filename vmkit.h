@@ -8,6 +8,7 @@
  *   Part 1  basics   version, status codes, misuse
  *   Part 2  vm       regions: reserve, commit, decommit, discard, protect, release; what the system can do
  *   Part 3  table    the lazily committed table: a huge index space that costs what is used of it
+ *   Part 4  heap     spans of pages, found again by any address in them
  *
  * Words used throughout
  *
@@ -73,6 +74,7 @@ extern "C" {
 #define VMK_INLINE static inline __attribute__((unused)) /* clang warns of those in a source file */
 #define VMK_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define VMK_LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
+#define VMK_LOAD_ACQUIRE_32(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
 #elif defined(_MSC_VER)
 #include <intrin.h>
 #define VMK_MUST_CHECK _Check_return_
@@ -88,7 +90,18 @@ static __forceinline size_t vmk_load_acquire_msvc(const size_t *pointer)
 #endif
     return value;
 }
+static __forceinline uint32_t vmk_load_acquire_32_msvc(const uint32_t *pointer)
+{
+    uint32_t value = *(const volatile uint32_t *)pointer;
+#if defined(_M_ARM64) || defined(_M_ARM)
+    __dmb(0xB);
+#else
+    _ReadWriteBarrier();
+#endif
+    return value;
+}
 #define VMK_LOAD_ACQUIRE(pointer) vmk_load_acquire_msvc(pointer)
+#define VMK_LOAD_ACQUIRE_32(pointer) vmk_load_acquire_32_msvc(pointer)
 #else
 #error "vmkit needs gcc, clang or MSVC"
 #endif
@@ -603,6 +616,256 @@ VMK_API void vmk_table_store_bits(vmk_table *table, unsigned column, size_t inde
         0                                                                                                              \
     }
 #endif
+
+/* ================================================================================================================== */
+/* Part 4: heap, memory in spans of pages                                                                             */
+/* ================================================================================================================== */
+
+/* A heap hands out spans: runs of heap pages of 8 KiB. It knows for any address which span it lies in, by one load from
+ * a lazy table, and gives back to the system what is free. It is whole by itself, and the ground for what allocates
+ * objects.
+ *
+ * A heap has a window, the range of addresses that its tables can describe, and regions in it, what is really reserved.
+ * A layout is a choice of window and of how regions are got:
+ *
+ *   VMK_LAYOUT_64       one reservation at once: the tables, and the window behind them, all of it one region
+ *   VMK_LAYOUT_LIMITED  a window no larger than the limits on this process make useful, tables in proportion, regions
+ *                       reserved in it step by step, so that what the heap does not need is left to the program
+ *   VMK_LAYOUT_32       a window of 4 GiB (on 32-bit systems the whole address space); a first region of 512, 256, 128
+ *                       ... MiB as the system grants it, then its extension at the end, then regions anywhere
+ *
+ * VMK_LAYOUT_AUTO tries 64, LIMITED, 32 in this order on 64-bit systems, beginning with LIMITED where RLIMIT_AS,
+ * RLIMIT_DATA or a job object sets a limit that VMK_LAYOUT_64 would not fit; and 32, LIMITED on 32-bit systems, or
+ * LIMITED, 32 under a limit.
+ *
+ * Free pages merge at once with those before and behind them, and spans are placed at the lowest address where they
+ * fit. Pages that were never written are known to be zero, and are not cleared again.
+ *
+ * A span table that is reserved whole and committed as the heap grows: D. Vyukov, "allocate page table lazily", 2013.
+ * Bitmaps of free pages under a tree of summaries: A. Clements, M. Knyszek, the page allocator of Go 1.14. */
+
+#define VMK_HEAP_PAGE_SHIFT 13
+#define VMK_HEAP_PAGE_SIZE ((size_t)1 << VMK_HEAP_PAGE_SHIFT)
+
+typedef enum vmk_layout { VMK_LAYOUT_AUTO, VMK_LAYOUT_64, VMK_LAYOUT_LIMITED, VMK_LAYOUT_32 } vmk_layout;
+
+/* Called once for each exact range by which the heap is about to grow: committed, described by the tables, and not yet
+ * used or found by any look-up. An answer other than VMK_OK refuses it: all is undone, and the call that wanted to grow
+ * fails with that code if it can't be satisfied otherwise. Called with the heap's lock held: it must not call the heap.
+ */
+typedef vmk_status vmk_growth_hook(void *context, void *base, size_t size);
+
+/* Nanoseconds from any start, never going back. */
+typedef uint64_t vmk_clock(void *context);
+
+enum {
+    VMK_HEAP_RANDOM_BASE = 1u << 0, /* 64-bit systems: at a random address instead of a recognisable one */
+    VMK_HEAP_DECOMMIT = 1u << 1     /* return memory by decommit even where discarding it is prompt: costs mappings */
+};
+
+/* How a heap is to be. All zero, or a NULL pointer, is the default. */
+typedef struct vmk_heap_options {
+    vmk_layout layout;        /* AUTO, or just this one */
+    unsigned flags;           /* VMK_HEAP_... */
+    size_t window;            /* bytes, rounded up to 4 MiB; 0: LAYOUT_64 128 GiB or four times the memory, whichever is
+                                 more (on 32-bit systems 512 MiB); LIMITED what the limits allow, 4 GiB if they are
+                                 silent. LAYOUT_32 has its own and ignores it */
+    size_t step;              /* grow by at least this many bytes at a time; 0: from 256 KiB, more as the heap grows */
+    uintptr_t hint;           /* where to try first; 0: a list of addresses that ordinary data seldom resembles */
+    vmk_growth_hook *on_grow; /* NULL: none */
+    void *on_grow_context;
+    vmk_clock *clock; /* NULL: the system's monotonic clock */
+    void *clock_context;
+    uint64_t scavenge_interval; /* of the policy, in nanoseconds; 0: one second */
+    unsigned keep_percent;      /* idle memory that the policy keeps, in per cent of what is in use; 0: 10 */
+} vmk_heap_options;
+
+/* A span in use. The record is the heap's, and its address is the span's identity until it is freed; its memory stays
+ * readable as long as the heap lives. Read only, but for `owner`. */
+typedef struct vmk_span {
+    unsigned char *base;
+    size_t pages; /* of VMK_HEAP_PAGE_SIZE bytes */
+    void *owner;  /* for the caller to use; NULL when the span is handed out */
+    uint32_t id;  /* 1 ...; what the table of spans holds */
+    uint16_t flags;
+    uint16_t state; /* private */
+} vmk_span;
+
+enum {
+    VMK_SPAN_ZERO = 1u << 0, /* alloc: all bytes shall be zero. In span->flags: they were, when it was handed out */
+    VMK_SPAN_MARKS = 1u << 1 /* alloc: with mark bits, see vmk_span_marks. In span->flags: it has them */
+};
+
+/* The part of a heap that look-ups read. In the library's storage; read only. */
+typedef struct vmk_heap {
+    uintptr_t origin;        /* of the window, a multiple of 4 MiB */
+    size_t limit;            /* pages from there on that the tables may be asked about. Loaded with acquire */
+    const uint32_t *spans;   /* by page of the window: the id of the span in use there, 0: none */
+    const uint8_t *classes;  /* by page: see vmk_span_set_class */
+    vmk_span *records;       /* by id */
+    const uint32_t *present; /* by 4 MiB of the window, a bit: the tables are there. NULL: they are, up to limit */
+    unsigned char *marks;    /* a bit for each 16 bytes of the window, see vmk_span_marks */
+} vmk_heap;
+
+/* Make a heap. Commits no more than its own record; the first span makes it grow. options may be NULL.
+ * VMK_ERR_ARGUMENT: unknown layout or flags; window or step too large for this system; keep_percent above 1,000,000.
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: no layout (or not the one asked for) can be had.
+ * Cost: without limits, at most 10 system calls, the same for any window. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_heap_create(vmk_heap **heap, const vmk_heap_options *options);
+
+/* End a heap: all its memory and address space go back, spans in use too. Stops its scavenger. No other thread may be
+ * using it. Misuse: not a live heap. */
+VMK_API void vmk_heap_destroy(vmk_heap *heap);
+
+/* Hand out a span of `pages` heap pages at the lowest address that has them, its base a multiple of `align` bytes (a
+ * power of two; 0: VMK_HEAP_PAGE_SIZE). flags: VMK_SPAN_... Contents are undefined without VMK_SPAN_ZERO, but for what
+ * span->flags says. The class of its pages is 0, its mark bits are 0.
+ * VMK_ERR_ARGUMENT: pages is 0, or more than an address can say; align is no power of two; unknown flags.
+ * VMK_ERR_LIMIT: the window is full: it has no such room, whatever the system would grant.
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system. Or what the growth hook answered.
+ * After a failure the heap may have grown, with memory that is idle and counted as such, but nothing is lost.
+ * Cost: logarithmic in the window, and an entry to write for each page; system calls where the heap grows, or released
+ * memory is used again. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_span_alloc(vmk_heap *heap, size_t pages, size_t align, unsigned flags,
+                                                 vmk_span **span);
+
+/* Give a span back. Misuse: not a span of this heap, or free already. Never fails. Cost: as vmk_span_alloc, no system
+ * call. */
+VMK_API void vmk_span_free(vmk_heap *heap, vmk_span *span);
+
+/* Make a span longer or shorter where it is. Contents of the pages that stay are kept; pages that are new have
+ * undefined contents, mark bits 0 and the span's class; the VMK_SPAN_ZERO of span->flags holds for them too if it is
+ * still set. Nobody else may be using the span meanwhile.
+ * VMK_ERR_TAKEN: what is behind is in use, or another's; the span is as it was. VMK_ERR_ARGUMENT: pages is 0, or as
+ *   above. Other errors as vmk_span_alloc. Misuse: as vmk_span_free. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_span_resize(vmk_heap *heap, vmk_span *span, size_t pages);
+
+/* Cut a span in two: `span` keeps the first `pages`, *rest is a span of the others, with the same flags and owner.
+ * Nobody else may be using the span meanwhile.
+ * VMK_ERR_ARGUMENT: pages is 0 or not less than the span's. VMK_ERR_LIMIT, VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no record
+ * for another span. Misuse: as vmk_span_free. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_span_split(vmk_heap *heap, vmk_span *span, size_t pages, vmk_span **rest);
+
+/* Give the pages of a span a class: any number, read by vmk_heap_class in one load. Misuse: as vmk_span_free. */
+VMK_API void vmk_span_set_class(vmk_heap *heap, vmk_span *span, uint8_t class_of_size);
+
+/* --- looking up: no lock, any thread, async-signal-safe ---------------------------------------------------------- */
+
+/* The span that the address lies in, which is known to be in use: one load that depends on another, no check. */
+static inline vmk_span *vmk_span_of(const vmk_heap *heap, const void *address)
+{
+    return &heap->records[heap->spans[((uintptr_t)address - heap->origin) >> VMK_HEAP_PAGE_SHIFT]];
+}
+
+/* The class of the page that the address lies in, which is known to be in use. */
+static inline uint8_t vmk_heap_class(const vmk_heap *heap, const void *address)
+{
+    return heap->classes[((uintptr_t)address - heap->origin) >> VMK_HEAP_PAGE_SHIFT];
+}
+
+/* The span that a word points into, if it does: NULL for what is outside the window, in a hole, free, or no address at
+ * all. Any bits may be asked about at any time. Where the span is freed or allocated at the same moment, the answer may
+ * be that of before or after; it can always be read. */
+static inline vmk_span *vmk_span_find(const vmk_heap *heap, uintptr_t word)
+{
+    size_t page = (word - heap->origin) >> VMK_HEAP_PAGE_SHIFT;
+    if (page >= VMK_LOAD_ACQUIRE(&heap->limit))
+        return NULL;
+    if (heap->present != NULL && (VMK_LOAD_ACQUIRE_32(&heap->present[page >> 14]) >> (page >> 9 & 31) & 1) == 0)
+        return NULL;
+    uint32_t id = VMK_LOAD_ACQUIRE_32(&heap->spans[page]);
+    return id != 0 ? &heap->records[id] : NULL;
+}
+
+/* The mark bits of a span that was allocated with VMK_SPAN_MARKS: VMK_HEAP_PAGE_SIZE / 128 bytes a page, bit i % 8 of
+ * byte i / 8 for the i-th 16 bytes. They are the caller's; zero when the span is handed out. */
+static inline unsigned char *vmk_span_marks(const vmk_heap *heap, const vmk_span *span)
+{
+    return heap->marks + (((uintptr_t)span->base - heap->origin) >> 7);
+}
+
+/* --- giving memory back ------------------------------------------------------------------------------------------ */
+
+/* Return up to `most` bytes of idle memory to the system, now: whole huge pages first, those at the highest addresses
+ * first. Answers how many bytes were returned, rounded up to a page. Never fails; what the system won't take stays
+ * idle. The heap's lock is held for 4 MiB at a time. */
+VMK_API size_t vmk_heap_scavenge(vmk_heap *heap, size_t most);
+
+/* The policy: if scavenge_interval has passed since it was last applied, return idle memory that has not been touched
+ * since then and is more than keep_percent of what is in use; in whole huge pages, where the system has them. Answers
+ * the bytes returned. For callers that drive it themselves, now and then; cheap where there is nothing to do. */
+VMK_API size_t vmk_heap_scavenge_tick(vmk_heap *heap);
+
+/* Have a thread of the library's own apply the policy, every scavenge_interval of real time, until stopped. Starting
+ * what runs, and stopping what does not, does nothing. The child of a fork has no such thread, and may start one.
+ * VMK_ERR_COMMIT: no memory for a thread. VMK_ERR_UNSUPPORTED: no threads here. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_heap_scavenger_start(vmk_heap *heap);
+VMK_API void vmk_heap_scavenger_stop(vmk_heap *heap);
+
+/* --- seeing ------------------------------------------------------------------------------------------------------ */
+
+/* What a heap consists of, in the order of addresses of VMK_LAYOUT_64.
+ * X(name, text) */
+#define VMK_HEAP_PART_TABLE(X)                                                                                         \
+    X(HEADER, "header")                                                                                                \
+    X(REGIONS, "regions")                                                                                              \
+    X(SPANS, "spans")                                                                                                  \
+    X(RECORDS, "records")                                                                                              \
+    X(PAGES, "page bits")                                                                                              \
+    X(BITMAP, "mark bitmap")                                                                                           \
+    X(ARENA, "arena")
+
+#define VMK_HEAP_PART_ENUM(name, text) VMK_HEAP_##name,
+typedef enum vmk_heap_part { VMK_HEAP_PART_TABLE(VMK_HEAP_PART_ENUM) VMK_HEAP_PARTS } vmk_heap_part;
+#undef VMK_HEAP_PART_ENUM
+
+/* All in bytes but counts. reserved and committed are the sums of those of the parts, and what the system shows;
+ * in_use + idle + released is what the heap has grown to. */
+typedef struct vmk_heap_stats {
+    vmk_layout layout; /* never AUTO */
+    uintptr_t window;  /* its first address */
+    uint64_t window_size;
+    size_t reserved;
+    size_t committed;
+    size_t in_use;
+    size_t idle;     /* free and committed */
+    size_t released; /* free and given back: decommitted, or discarded and then still part of committed */
+    size_t in_use_peak;
+    size_t spans;        /* in use */
+    size_t regions;      /* reservations */
+    uint64_t grow_count; /* times that the heap grew */
+    uint64_t released_total;
+    struct {
+        uintptr_t base; /* 0 for an arena of several regions */
+        size_t reserved;
+        size_t committed;
+    } part[VMK_HEAP_PARTS];
+} vmk_heap_stats;
+
+VMK_API void vmk_heap_stats_now(vmk_heap *heap, vmk_heap_stats *stats);
+
+/* The name of a part ("mark bitmap") and of a layout ("64-bit"); "unknown" for any other value. */
+VMK_API const char *vmk_heap_part_name(vmk_heap_part part);
+VMK_API const char *vmk_layout_name(vmk_layout layout);
+
+typedef enum vmk_range_use {
+    VMK_RANGE_IN_USE,   /* a span */
+    VMK_RANGE_IDLE,     /* free, committed */
+    VMK_RANGE_RELEASED, /* free, given back */
+    VMK_RANGE_RESERVED  /* of a region, never grown into */
+} vmk_range_use;
+
+typedef struct vmk_range {
+    unsigned char *base;
+    size_t size;
+    vmk_range_use use;
+    vmk_span *span; /* of what is in use, else NULL */
+} vmk_range;
+
+/* Call `visit` for every range of every region, in the order of addresses, until it answers false. The heap's lock is
+ * held: it must not call the heap, but for look-ups. */
+typedef bool vmk_range_visitor(void *context, const vmk_range *range);
+VMK_API void vmk_heap_walk(vmk_heap *heap, vmk_range_visitor *visit, void *context);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # demo.sh [PATH...]: install a compiler and CMake if they are missing, build, and count the words of some source text
-# (/usr/include) with nothing but lazy tables: once as the machine allows, once in 64 MB of address space.
+# (/usr/include) with nothing but lazy tables: once as the machine allows, once in 64 MB of address space. Then make a heap
+# as the machine allows, in 1 GB, in 64 MB and in the least that does, and have it work.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -41,3 +42,59 @@ awk -F= '
     NR == FNR { free[$1] = $2; next }
     { printf "%-12s %16s %16s\n", $1, show($1, free[$1]), show($1, $2) }
 ' "$figures/free" "$figures/limited"
+
+# --- a heap -----------------------------------------------------------------------------------------------------------
+
+vmkit=$top/build/release/tools/vmkit
+
+# limited KIB COMMAND...: run it within so much address space; without a limit for "unlimited".
+limited() {
+    # shellcheck disable=SC3045
+    (ulimit -v "$1" && shift && exec "$@")
+}
+
+# least COMMAND...: the least address space, in KiB, in which it works. A program that can't even start is no error here.
+least() {
+    enough=65536
+    little=0
+    while [ $((enough - little)) -gt 4 ]; do
+        try=$(((enough + little) / 2))
+        if limited $try "$@" >/dev/null 2>&1; then enough=$try; else little=$try; fi
+    done
+    echo $enough
+}
+
+to_start=$(least "$vmkit" --version)
+with_heap=$(least "$vmkit" layout --work 0 --json)
+printf '\nA heap with a handful of spans in it, side by side within limits on address space (ulimit -v):\n\n'
+for limit in "unlimited:no limit" "1048576:1 GB" "65536:64 MB" "$with_heap:$with_heap KB"; do
+    name=${limit#*:}
+    limit=${limit%:*}
+    limited "$limit" "$vmkit" layout --work 0 --json >"$figures/heap" || die "no heap could be made with ulimit -v $limit"
+    printf 'limit %s\n' "$name"
+    sed -n 's/^  "\([a-z_]*\)": "*\([^",]*\)"*,*$/\1 \2/p' "$figures/heap"
+done | awk '
+    function show(key, value) {
+        if (key ~ /^(limit|layout|regions)$/) return value
+        value += 0
+        if (value >= 2^30) return sprintf("%.1f GiB", value / 2^30)
+        if (value >= 2^20) return sprintf("%.1f MiB", value / 2^20)
+        return sprintf("%d KiB", value / 2^10)
+    }
+    $1 == "limit" { runs++ }
+    { value[$1, runs] = $2 ($3 != "" ? " " $3 : "") }
+    END {
+        count = split("limit layout window_size regions reserved committed resident", rows, " ")
+        for (i = 1; i <= count; i++) {
+            printf "%-12s", rows[i] == "limit" ? "" : rows[i] == "window_size" ? "window" : rows[i]
+            for (run = 1; run <= runs; run++) printf " %16s", show(rows[i], value[rows[i], run])
+            printf "\n"
+        }
+    }'
+printf '\nThe program needs %d KiB to start at all, and %d KiB with that heap: its price is %d KiB.\n' \
+    "$to_start" "$with_heap" $((with_heap - to_start))
+
+printf '\nThe same heap at work:\n\n'
+picture=$top/build/release/heap.svg
+"$vmkit" layout --work 200000 --map --svg "$picture" || die "the heap should have done this, and did not"
+printf '\nThe same as a picture, for a browser: %s\n' "$picture"

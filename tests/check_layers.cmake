@@ -105,10 +105,21 @@ read_code("${top}/vmkit.h" code)
 check_includes(vmkit.h "${code}" intrin.h "(${standard_headers})[.]h")
 check_conditions(vmkit.h "${code}" "${system_words}" "#if defined(_WIN32) && defined(VMK_SHARED)")
 
+# --- the tools: the public header alone ---------------------------------------------------------------------------------
+
+file(GLOB files RELATIVE "${top}" "${top}/tools/*.[ch]")
+foreach(file IN LISTS files)
+  read_code("${top}/${file}" code)
+  string(REGEX MATCHALL "#[ \t]*include[ \t]*\"[^\"]*\"" includes "${code}")
+  list(JOIN includes "\n" includes)
+  check_includes(${file} "${includes}" vmkit.h tool.h)
+endforeach()
+
 # --- all sources ------------------------------------------------------------------------------------------------------
 
 file(READ "${top}/CMakeLists.txt" lists)
-file(GLOB_RECURSE files RELATIVE "${top}" "${top}/src/*" "${top}/tests/*.[ch]" "${top}/examples/*.[ch]" "${top}/bench/*.[ch]")
+file(GLOB_RECURSE files RELATIVE "${top}" "${top}/src/*" "${top}/tests/*.[ch]" "${top}/examples/*.[ch]" "${top}/bench/*.[ch]"
+  "${top}/tools/*.[ch]")
 foreach(file IN LISTS files)
   file(READ "${top}/${file}" text)
   string(REGEX MATCHALL "\n" lines "${text}")

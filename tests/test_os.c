@@ -41,7 +41,7 @@ static size_t committed_now(void *base, size_t size)
 
 static void before_each(void)
 {
-    model_rules rules = {.huge_page_size = 2 * MIB};
+    model_rules rules = {.huge_page_size = 2 * MIB, .limits = {UINT64_MAX - 1, UINT64_MAX - 2, 1000, 1001}};
     model_reset(&rules);
 }
 
@@ -251,6 +251,20 @@ START_TEST(limits_are_kept)
         ck_assert_uint_le(usage.address_space, now.address_space);
         ck_assert_uint_le(usage.data, now.data);
     }
+}
+END_TEST
+
+START_TEST(what_is_asked_alone_is_as_in_the_whole)
+{
+    const vmk_limits none = {VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED};
+    vmk_limits all = none, own = none;
+    vmki_os_limits(&all);
+    vmki_os_own_limits(&own);
+    ck_assert(own.address_space == all.address_space && own.data == all.data);
+    ck_assert(own.memory >= all.memory && own.commit == VMK_UNLIMITED); /* the others are in files, or the machine's */
+    vmk_caps caps = {.page_size = page, .granularity = granule};
+    vmki_os_probe(&caps);
+    ck_assert(caps.physical_memory != 0 && vmki_os_physical_memory() == caps.physical_memory);
 }
 END_TEST
 
@@ -739,8 +753,13 @@ static void add(Suite *suite, const char *name, const TTest *const *tests)
 
 int main(int argc, char **argv)
 {
-    const TTest *const system[] = {facts,           probe_leaves_nothing, probe_agrees_with_trying,
-                                   limits_are_kept, usage_grows,          NULL};
+    const TTest *const system[] = {facts,
+                                   probe_leaves_nothing,
+                                   probe_agrees_with_trying,
+                                   limits_are_kept,
+                                   what_is_asked_alone_is_as_in_the_whole,
+                                   usage_grows,
+                                   NULL};
     const TTest *const reserving[] = {reserve_is_inaccessible,
                                       reserve_follows_hint,
                                       reserve_exact,

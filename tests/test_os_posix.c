@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The contract of common/base/os.h, as far as only a POSIX system can be asked: both ways to decommit, refusals by real
- * limits, fork. Limits are set in children, which report in words and by their exit code. What Linux alone has (/proc
- * to know where a limit lies) is skipped elsewhere.
+ * limits, what threads inherit, fork. Limits are set in children, which report in words and by their exit code. What
+ * Linux alone has (/proc to know where a limit lies) is skipped elsewhere.
  */
 #include "posix/os_private.h"
 
@@ -172,6 +172,8 @@ END_TEST
         }                                                                                                              \
     } while (0)
 
+#define NOTHING_SEEN 3 /* the exit code of a child that could not find out */
+
 /* Let the process have this much more than it has, of data or of address space. */
 static bool limit_to(bool data, uint64_t used, size_t more)
 {
@@ -180,6 +182,13 @@ static bool limit_to(bool data, uint64_t used, size_t more)
         return false;
     limit.rlim_cur = (rlim_t)(used + more);
     return (data ? setrlimit(RLIMIT_DATA, &limit) : setrlimit(VMKI_POSIX_LIMIT_AS, &limit)) == 0;
+}
+
+static vmk_limits own_limits(void)
+{
+    vmk_limits limits = {VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED};
+    vmki_os_own_limits(&limits);
+    return limits;
 }
 
 static int child_data_limit(void)
@@ -191,6 +200,7 @@ static int child_data_limit(void)
     vmk_limits limits = {VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED};
     vmki_os_limits(&limits);
     EXPECT(limits.data == usage.data + 16 * MIB);
+    EXPECT(own_limits().data == limits.data && own_limits().address_space == limits.address_space);
     EXPECT(try_reserve(0, 256 * MIB, false, &base) == VMK_OK); /* is no data */
     errno = 0;
     EXPECT(vmki_os_commit(base, 128 * MIB) == VMK_ERR_COMMIT);
@@ -213,6 +223,7 @@ static int child_address_limit(void)
     vmk_limits limits = {VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED, VMK_UNLIMITED};
     vmki_os_limits(&limits);
     EXPECT(limits.address_space == usage.address_space + 64 * MIB);
+    EXPECT(own_limits().data == limits.data && own_limits().address_space == limits.address_space);
     errno = 0;
     EXPECT(try_reserve(0, 128 * MIB, false, &base) == VMK_ERR_ADDRESS_SPACE);
     EXPECT(errno == ENOMEM);
@@ -328,16 +339,75 @@ static int child_locked(void)
     return 0;
 }
 
+static bool same_set(const sigset_t *a, const sigset_t *b)
+{
+    int differences = 0;
+    for (int signal = 1; signal < NSIG; signal++)
+        if (signal != SIGKILL && signal != SIGSTOP) /* in no mask, whatever one asks for */
+            differences += sigismember(a, signal) != sigismember(b, signal);
+    return differences == 0;
+}
+
+static void add_one(void *argument)
+{
+    ++*(int *)argument;
+}
+
+/* No room for a stack: refused, with nothing changed, and not for good. */
+static int child_thread_limit(void)
+{
+    vmk_usage usage;
+    sigset_t before, after;
+    int runs = 0;
+    vmki_os_thread thread = {77};
+    EXPECT(vmki_os_usage(&usage) == VMK_OK);
+    EXPECT(pthread_sigmask(SIG_SETMASK, NULL, &before) == 0);
+    EXPECT(limit_to(false, usage.address_space, 4 * page));
+    errno = 0;
+    EXPECT(vmki_os_thread_start(&thread, add_one, &runs) == VMK_ERR_COMMIT);
+    EXPECT(errno == EAGAIN || errno == ENOMEM);
+    EXPECT(thread.handle == 77 && runs == 0);
+    EXPECT(pthread_sigmask(SIG_SETMASK, NULL, &after) == 0 && same_set(&before, &after));
+    EXPECT(limit_to(false, usage.address_space, 64 * MIB));
+    EXPECT(vmki_os_thread_start(&thread, add_one, &runs) == VMK_OK);
+    vmki_os_thread_join(&thread);
+    EXPECT(runs == 1);
+    return 0;
+}
+
+static void *do_nothing(void *argument)
+{
+    return argument;
+}
+
+/* glibc has been told to give every thread more variables of its own than a small stack has room for. */
+static int child_thread_variables(void)
+{
+    pthread_attr_t small;
+    pthread_t refused;
+    int runs = 0;
+    vmki_os_thread thread;
+    EXPECT(pthread_attr_init(&small) == 0);
+    EXPECT(pthread_attr_setstacksize(&small, vmki_ceil(vmki_max(65536, vmki_posix_stack_min()), page)) == 0);
+    int error = pthread_create(&refused, &small, do_nothing, NULL);
+    EXPECT(error == 0 || error == EINVAL);
+    if (error == 0) /* another C library, or a sanitizer: nothing to see here */
+        EXPECT(pthread_join(refused, NULL) == 0);
+    EXPECT(vmki_os_thread_start(&thread, add_one, &runs) == VMK_OK);
+    vmki_os_thread_join(&thread);
+    EXPECT(runs == 1);
+    return error == EINVAL ? 0 : NOTHING_SEEN;
+}
+
 static int child(int argc, char **argv)
 {
     static const struct {
         const char *name;
         int (*body)(void);
-    } cases[] = {{"data", child_data_limit},
-                 {"address", child_address_limit},
-                 {"mappings", child_mapping_limit},
-                 {"decommit", child_decommit_refused},
-                 {"locked", child_locked}};
+    } cases[] = {
+        {"data", child_data_limit},           {"address", child_address_limit}, {"mappings", child_mapping_limit},
+        {"decommit", child_decommit_refused}, {"locked", child_locked},         {"thread", child_thread_limit},
+        {"variables", child_thread_variables}};
     size_t granularity;
     vmki_os_page_facts(&page, &granularity);
     for (size_t i = 0; argc > 0 && i < sizeof cases / sizeof cases[0]; i++)
@@ -394,6 +464,79 @@ START_TEST(refused_decommit_of_locked_memory)
 {
     if (!NEEDS_MAPPINGS_ITSELF)
         run_child("locked");
+}
+END_TEST
+
+START_TEST(refused_thread_changes_nothing)
+{
+    if (!NEEDS_MAPPINGS_ITSELF)
+        run_child("thread");
+}
+END_TEST
+
+START_TEST(thread_with_many_variables_of_its_own)
+{
+    char output[1024];
+    const char *const arguments[] = {"variables", NULL};
+    ck_assert_int_eq(setenv("GLIBC_TUNABLES", "glibc.rtld.optional_static_tls=200000", 1), 0);
+    support_end end = support_run_self(arguments, output, sizeof output);
+    ck_assert_int_eq(unsetenv("GLIBC_TUNABLES"), 0);
+    ck_assert_msg(!end.crashed && (end.code == 0 || end.code == NOTHING_SEEN), "%d: %s", end.code, output);
+}
+END_TEST
+
+/* --- threads and random bits ------------------------------------------------------------------------------------ */
+
+typedef struct inheritance {
+    sigset_t mask;
+    size_t stack; /* 0: not told */
+} inheritance;
+
+static void look_around(void *argument)
+{
+    inheritance *own = argument;
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &own->mask);
+    own->stack = 0;
+#if defined(__linux__)
+    pthread_attr_t attributes;
+    if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+        (void)pthread_attr_getstacksize(&attributes, &own->stack);
+        (void)pthread_attr_destroy(&attributes);
+    }
+#endif
+}
+
+START_TEST(thread_has_signals_blocked_and_a_small_stack)
+{
+    sigset_t all, some, before, after;
+    inheritance own;
+    vmki_os_thread thread;
+    ck_assert_int_eq(sigfillset(&all), 0);
+    ck_assert_int_eq(sigemptyset(&some), 0);
+    ck_assert_int_eq(sigaddset(&some, SIGUSR2), 0);
+    ck_assert_int_eq(pthread_sigmask(SIG_SETMASK, &some, &before), 0);
+    ck_assert_int_eq(vmki_os_thread_start(&thread, look_around, &own), VMK_OK);
+    ck_assert_int_eq(pthread_sigmask(SIG_SETMASK, &before, &after), 0);
+    vmki_os_thread_join(&thread);
+    ck_assert(same_set(&own.mask, &all));
+    ck_assert(same_set(&after, &some)); /* the starter's are as they were */
+    ck_assert(NEEDS_MAPPINGS_ITSELF || own.stack <= vmki_max(65536, vmki_posix_stack_min()) + page);
+}
+END_TEST
+
+/* What stands in for the system's random bits where there are none by a call. */
+START_TEST(random_bits_by_other_ways)
+{
+    uint64_t bits = 7, more = 7, mixed[64];
+    ck_assert(!vmki_posix_random_file("/nonexistent/file", &bits) && bits == 7);
+    ck_assert(!vmki_posix_random_file("/dev/null", &bits) && bits == 7); /* ends too early */
+    ck_assert(vmki_posix_random_file("/dev/urandom", &bits) && vmki_posix_random_file("/dev/urandom", &more));
+    ck_assert(bits != more && bits != 7);
+    for (size_t i = 0; i < 64; i++) {
+        mixed[i] = vmki_posix_random_mix();
+        for (size_t j = 0; j < i; j++)
+            ck_assert(mixed[i] != mixed[j] && mixed[i] >> 32 != mixed[j] >> 32);
+    }
 }
 END_TEST
 
@@ -465,13 +608,116 @@ static void *hammer(void *argument)
 START_TEST(fork_keeps_locks_usable)
 {
     pthread_t threads[2];
-    vmki_os_at_fork(before_fork, after_fork);
+    vmki_os_at_fork(before_fork, after_fork, after_fork);
     for (size_t i = 0; i < 2; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, NULL), 0);
     fork_often(50);
     VMKI_STORE_RELAXED(&stop, 1);
     for (size_t i = 0; i < 2; i++)
         ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+}
+END_TEST
+
+static char fork_calls[16];
+static bool fork_notes;
+
+static void note_call(char name)
+{
+    size_t length = strlen(fork_calls);
+    if (fork_notes && length + 1 < sizeof fork_calls)
+        fork_calls[length] = name;
+}
+
+static void first_before(void)
+{
+    note_call('b');
+}
+
+static void first_in_parent(void)
+{
+    note_call('p');
+}
+
+static void first_in_child(void)
+{
+    note_call('c');
+}
+
+static void second_before(void)
+{
+    note_call('B');
+}
+
+static void second_in_parent(void)
+{
+    note_call('P');
+}
+
+static void second_in_child(void)
+{
+    note_call('C');
+}
+
+/* As layers register, the lower first: the upper takes its locks first, and has them back last. */
+START_TEST(fork_calls_each_in_its_order)
+{
+    int how;
+    vmki_os_at_fork(first_before, first_in_parent, first_in_child);
+    vmki_os_at_fork(second_before, second_in_parent, second_in_child);
+    fork_notes = true;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(strcmp(fork_calls, "BbcC") == 0 ? 0 : 1);
+    fork_notes = false;
+    ck_assert_int_gt(pid, 0);
+    ck_assert_int_eq(waitpid(pid, &how, 0), pid);
+    ck_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    ck_assert_str_eq(fork_calls, "BbpP");
+}
+END_TEST
+
+static void wait_long(void *argument)
+{
+    vmki_os_event *events = argument;
+    vmki_os_event_signal(&events[1]);
+    (void)vmki_os_event_wait(&events[0], UINT64_C(20000000000));
+}
+
+/* An event that a thread of the parent waits for, which the child has not. */
+static int child_of_waiter(vmki_os_event *events)
+{
+    int runs = 0;
+    vmki_os_thread thread;
+    EXPECT(!vmki_os_event_wait(&events[0], 1000000));
+    vmki_os_event_signal(&events[0]);
+    EXPECT(vmki_os_event_wait(&events[0], 0));
+    vmki_os_event_reset(&events[0]);
+    EXPECT(!vmki_os_event_wait(&events[0], 0));
+#if !defined(WITH_TSAN) /* allows no new thread here */
+    EXPECT(vmki_os_thread_start(&thread, add_one, &runs) == VMK_OK);
+    vmki_os_thread_join(&thread);
+    EXPECT(runs == 1);
+#else
+    (void)thread, (void)runs;
+#endif
+    return 0;
+}
+
+START_TEST(events_and_threads_after_fork)
+{
+    vmki_os_event events[2] = {{{0}}, {{0}}};
+    vmki_os_thread thread;
+    int how;
+    ck_assert_int_eq(vmki_os_thread_start(&thread, wait_long, events), VMK_OK);
+    ck_assert(vmki_os_event_wait(&events[1], UINT64_C(20000000000)));
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(child_of_waiter(events));
+    vmki_os_event_signal(&events[0]);
+    vmki_os_thread_join(&thread);
+    ck_assert_int_gt(pid, 0);
+    ck_assert_int_eq(waitpid(pid, &how, 0), pid);
+    ck_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0);
 }
 END_TEST
 
@@ -492,7 +738,13 @@ int main(int argc, char **argv)
                                   mapping_limit_is_told_apart,
                                   refused_decommit_keeps_contents,
                                   refused_decommit_of_locked_memory,
-                                  fork_keeps_locks_usable};
+                                  refused_thread_changes_nothing,
+                                  thread_with_many_variables_of_its_own,
+                                  thread_has_signals_blocked_and_a_small_stack,
+                                  random_bits_by_other_ways,
+                                  fork_keeps_locks_usable,
+                                  fork_calls_each_in_its_order,
+                                  events_and_threads_after_fork};
     size_t granularity;
     vmki_os_page_facts(&page, &granularity);
     Suite *suite = suite_create("os_posix");

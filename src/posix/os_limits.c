@@ -370,13 +370,18 @@ static uint64_t resource_limit(const struct rlimit *limit)
     return limit->rlim_cur == RLIM_INFINITY ? VMK_UNLIMITED : (uint64_t)limit->rlim_cur;
 }
 
-void vmki_os_limits(vmk_limits *limits)
+void vmki_os_own_limits(vmk_limits *limits)
 {
     struct rlimit limit;
     if (getrlimit(VMKI_POSIX_LIMIT_AS, &limit) == 0)
         limits->address_space = resource_limit(&limit);
     if (getrlimit(RLIMIT_DATA, &limit) == 0)
         limits->data = resource_limit(&limit);
+}
+
+void vmki_os_limits(vmk_limits *limits)
+{
+    vmki_os_own_limits(limits);
     vmki_posix_limits_under("", limits);
 }
 

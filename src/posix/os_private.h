@@ -34,8 +34,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -203,16 +205,33 @@ static inline long vmki_posix_entries(int directory, void *buffer, size_t size)
 
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
 
-/* Sleep while *word is `expected`, or for a while; `round` counts the attempts so far. Then wake one that sleeps. */
+#define VMKI_POSIX_FOREVER UINT64_MAX
+
+/* Instead of sleeping until woken, for at most so long: where there is no futex, or a sandbox refuses it. Yielding
+ * alone would starve a holder of lower priority. */
+static inline void vmki_posix_pause(uint64_t nanoseconds, unsigned round)
+{
+    if (round < 16) {
+        (void)sched_yield();
+    } else {
+        uint64_t most = round < 64 ? 50000 : 1000000;
+        struct timespec pause = {0, (long)(nanoseconds < most ? nanoseconds : most)};
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 #if defined(SYS_futex) || defined(SYS_futex_time64)
 
-#if defined(SYS_futex)
-#define VMKI_POSIX_FUTEX SYS_futex
-#else
-#define VMKI_POSIX_FUTEX SYS_futex_time64 /* 32-bit systems that never had a 32-bit time */
-#endif
 #define VMKI_POSIX_FUTEX_WAIT 128 /* FUTEX_WAIT_PRIVATE of linux/futex.h, which musl does without */
 #define VMKI_POSIX_FUTEX_WAKE 129
+
+/* Half of the timespec of the old call: the kernel's own long, which x32 has wider than the program. libc's timespec is
+ * not it where a 32-bit program has been given 64 bits of time. */
+#if LONG_MAX > 0x7fffffff || defined(__x86_64__)
+typedef int64_t vmki_posix_old_time;
+#else
+typedef int32_t vmki_posix_old_time;
+#endif
 
 /* A futex is 32 bits wide: the half of the word that holds its value. */
 static inline void *vmki_posix_futex_of(uintptr_t *word)
@@ -224,37 +243,86 @@ static inline void *vmki_posix_futex_of(uintptr_t *word)
 #endif
 }
 
-static inline void vmki_posix_sleep(uintptr_t *word, uintptr_t expected, unsigned round)
+/* 32-bit systems have two calls: the old one, which kernels may be built without, and one with a longer time, which
+ * came with Linux 5.1; new ones have no old call. False: neither is there, or allowed. */
+static inline bool vmki_posix_futex(uintptr_t *word, int operation, unsigned value, uint64_t nanoseconds)
 {
-    (void)round;
-    (void)syscall(VMKI_POSIX_FUTEX, vmki_posix_futex_of(word), VMKI_POSIX_FUTEX_WAIT, (unsigned)expected, NULL, NULL,
-                  0);
-}
-
-static inline void vmki_posix_wake(uintptr_t *word)
-{
-    (void)syscall(VMKI_POSIX_FUTEX, vmki_posix_futex_of(word), VMKI_POSIX_FUTEX_WAKE, 1, NULL, NULL, 0);
+    void *at = vmki_posix_futex_of(word);
+    const uint64_t second = 1000000000;
+    long result = -1;
+    errno = ENOSYS;
+#if defined(SYS_futex)
+    uint64_t seconds = nanoseconds / second;
+    vmki_posix_old_time old[2] = {(vmki_posix_old_time)(seconds < INT32_MAX ? seconds : INT32_MAX),
+                                  (vmki_posix_old_time)(nanoseconds % second)};
+    result = syscall(SYS_futex, at, operation, value, nanoseconds != VMKI_POSIX_FOREVER ? old : NULL, NULL, 0);
+#endif
+#if defined(SYS_futex_time64)
+    if (result < 0 && errno == ENOSYS) {
+        int64_t time[2] = {(int64_t)(nanoseconds / second), (int64_t)(nanoseconds % second)};
+        result =
+            syscall(SYS_futex_time64, at, operation, value, nanoseconds != VMKI_POSIX_FOREVER ? time : NULL, NULL, 0);
+    }
+#endif
+    return result >= 0 || errno == EAGAIN || errno == EINTR || errno == ETIMEDOUT;
 }
 
 #else
 
-static inline void vmki_posix_sleep(uintptr_t *word, uintptr_t expected, unsigned round)
-{
-    (void)word, (void)expected;
-    if (round < 16) {
-        (void)sched_yield();
-    } else { /* yielding alone would starve a holder of lower priority */
-        struct timespec pause = {0, round < 64 ? 50000 : 1000000};
-        (void)nanosleep(&pause, NULL);
-    }
-}
+#define VMKI_POSIX_FUTEX_WAIT 0
+#define VMKI_POSIX_FUTEX_WAKE 1
 
-static inline void vmki_posix_wake(uintptr_t *word)
+static inline bool vmki_posix_futex(uintptr_t *word, int operation, unsigned value, uint64_t nanoseconds)
 {
-    (void)word;
+    (void)word, (void)operation, (void)value, (void)nanoseconds;
+    return false;
 }
 
 #endif
+
+/* Sleep while *word is `expected`, until woken, for at most so long or VMKI_POSIX_FOREVER; or for a shorter while.
+ * `round` counts the attempts so far. Sets errno. */
+static inline void vmki_posix_sleep(uintptr_t *word, uintptr_t expected, uint64_t nanoseconds, unsigned round)
+{
+    if (!vmki_posix_futex(word, VMKI_POSIX_FUTEX_WAIT, (unsigned)expected, nanoseconds))
+        vmki_posix_pause(nanoseconds, round);
+}
+
+/* Wake so many of those that sleep. Sets errno. */
+static inline void vmki_posix_wake(uintptr_t *word, unsigned count)
+{
+    (void)vmki_posix_futex(word, VMKI_POSIX_FUTEX_WAKE, count, VMKI_POSIX_FOREVER);
+}
+
+/* --- threads ---------------------------------------------------------------------------------------------------- */
+
+/* The least that a thread's stack may have; glibc's depends on what the processor saves for a signal. */
+static inline size_t vmki_posix_stack_min(void)
+{
+#if defined(PTHREAD_STACK_MIN)
+    long least = (long)PTHREAD_STACK_MIN;
+    return least > 0 ? (size_t)least : 0;
+#else
+    return 0;
+#endif
+}
+
+/* --- random numbers --------------------------------------------------------------------------------------------- */
+
+/* Without a file. Linux before 3.17 has no such call, and early at its start none to give; it is not waited for. */
+static inline bool vmki_posix_random(uint64_t *bits)
+{
+#if defined(SYS_getrandom)
+    const unsigned dont_block = 1; /* GRND_NONBLOCK */
+    return syscall(SYS_getrandom, bits, sizeof *bits, dont_block) == (long)sizeof *bits;
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__sun)
+    arc4random_buf(bits, sizeof *bits);
+    return true;
+#else
+    (void)bits;
+    return false;
+#endif
+}
 
 /* --- shared among the files ------------------------------------------------------------------------------------- */
 
@@ -290,5 +358,10 @@ void vmki_posix_limits_under(const char *prefix, vmk_limits *limits);
 /* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was.
  */
 bool vmki_posix_mappings_exhausted(void);
+
+/* os_process.c: what stands in for random bits where the system gives none by a call: a file's, and what differs
+ * between runs. */
+bool vmki_posix_random_file(const char *path, uint64_t *bits);
+uint64_t vmki_posix_random_mix(void);
 
 #endif

@@ -24,6 +24,11 @@ void vmki_os_page_facts(size_t *page_size, size_t *granularity)
         (size_t)sysconf(_SC_PAGESIZE); /* no system call: the kernel has passed it to the program */
 }
 
+uint64_t vmki_os_physical_memory(void)
+{
+    return vmki_posix_physical_memory();
+}
+
 /* --- addresses -------------------------------------------------------------------------------------------------- */
 
 static bool reachable(uintptr_t address, size_t page_size)
@@ -210,7 +215,7 @@ static void probe_explicit_sizes(size_t *sizes)
 void vmki_os_probe(vmk_caps *caps)
 {
     caps->overcommit = vmki_posix_overcommit_under("");
-    caps->physical_memory = vmki_posix_physical_memory();
+    caps->physical_memory = vmki_os_physical_memory();
     uint64_t mappings;
     if (vmki_posix_read_number("/proc/sys/vm/max_map_count", &mappings))
         caps->max_mappings = mappings;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The process: the lock, fork, error codes, dying.
+ * The process: the lock, fork, error codes, random bits, dying.
  *
  * The lock is the three-state mutex of U. Drepper, "Futexes Are Tricky": free, held, held and perhaps waited for. A
  * mutex of the C library would not do: the contract wants a word that is unlocked when zero and may be released by the
@@ -30,7 +30,7 @@ static VMKI_COLD void lock_wait(uintptr_t *word)
     }
     /* From here on whoever releases must wake one, even if this one gets the lock without having slept. */
     for (unsigned round = 0; __atomic_exchange_n(word, LOCK_WAITED_FOR, __ATOMIC_ACQUIRE) != LOCK_FREE; round++)
-        vmki_posix_sleep(word, LOCK_WAITED_FOR, round);
+        vmki_posix_sleep(word, LOCK_WAITED_FOR, VMKI_POSIX_FOREVER, round);
     errno = error;
 }
 
@@ -44,16 +44,16 @@ void vmki_os_lock_release(vmki_os_lock *lock)
 {
     if (VMKI_UNLIKELY(__atomic_exchange_n(&lock->word, LOCK_FREE, __ATOMIC_RELEASE) == LOCK_WAITED_FOR)) {
         int error = errno;
-        vmki_posix_wake(&lock->word);
+        vmki_posix_wake(&lock->word, 1);
         errno = error;
     }
 }
 
 /* --- fork ------------------------------------------------------------------------------------------------------- */
 
-void vmki_os_at_fork(void (*before)(void), void (*after)(void))
+void vmki_os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void))
 {
-    (void)pthread_atfork(before, after, after);
+    (void)pthread_atfork(before, in_parent, in_child);
 }
 
 /* --- errors ----------------------------------------------------------------------------------------------------- */
@@ -67,6 +67,50 @@ void vmki_os_error_set(vmki_os_error error)
 {
     errno = error.library;
 }
+
+/* --- random bits ------------------------------------------------------------------------------------------------ */
+
+bool vmki_posix_random_file(const char *path, uint64_t *bits)
+{
+    uint64_t got;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    bool whole = read(file, &got, sizeof got) == (ssize_t)sizeof got;
+    (void)close(file);
+    if (whole)
+        *bits = got;
+    return whole;
+}
+
+/* splitmix64's output function: every bit of the input moves every bit of it. */
+static uint64_t mixed(uint64_t value)
+{
+    value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return value ^ (value >> 31);
+}
+
+/* The addresses of a function and of the stack move where the system loads programs at random places. */
+uint64_t vmki_posix_random_mix(void)
+{
+    static uintptr_t calls;
+    uint64_t bits = mixed(__atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED));
+    bits = mixed(bits ^ vmki_os_clock());
+    bits = mixed(bits ^ (uint64_t)getpid());
+    bits = mixed(bits ^ (uintptr_t)&bits);
+    return mixed(bits ^ (uintptr_t)&vmki_os_random);
+}
+
+uint64_t vmki_os_random(void)
+{
+    uint64_t bits = 0;
+    if (vmki_posix_random(&bits) || vmki_posix_random_file("/dev/urandom", &bits))
+        return bits;
+    return vmki_posix_random_mix();
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------- */
 
 void vmki_os_write_error(const char *text, size_t length)
 {

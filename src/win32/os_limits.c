@@ -6,7 +6,7 @@
  */
 #include "os_private.h"
 
-void vmki_os_limits(vmk_limits *limits)
+void vmki_os_own_limits(vmk_limits *limits)
 {
     /* NULL asks for the job that this process runs in, the innermost if they are nested; without one the call fails. Of
      * the outer jobs the system tells a process nothing here; they may show in the commit limit, which is "for the
@@ -20,6 +20,11 @@ void vmki_os_limits(vmk_limits *limits)
         if ((set & JOB_OBJECT_LIMIT_JOB_MEMORY) != 0 && job.JobMemoryLimit < limits->memory)
             limits->memory = job.JobMemoryLimit;
     }
+}
+
+void vmki_os_limits(vmk_limits *limits)
+{
+    vmki_os_own_limits(limits);
     /* Memory and paging files. Under Wine that of the host, where nobody holds a commit against it. */
     MEMORYSTATUSEX status = {.dwLength = sizeof(status)};
     if (GlobalMemoryStatusEx(&status) && status.ullTotalPageFile != 0)

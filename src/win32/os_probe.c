@@ -79,11 +79,10 @@ static void probe_large_pages(vmk_caps *caps)
     caps->huge_sizes[0] = size;
 }
 
-static void probe_physical_memory(vmk_caps *caps)
+uint64_t vmki_os_physical_memory(void)
 {
     MEMORYSTATUSEX status = {.dwLength = sizeof(status)};
-    if (GlobalMemoryStatusEx(&status))
-        caps->physical_memory = status.ullTotalPhys;
+    return GlobalMemoryStatusEx(&status) ? status.ullTotalPhys : 0;
 }
 
 /* --- features --------------------------------------------------------------------------------------------------- */
@@ -185,7 +184,7 @@ void vmki_os_probe(vmk_caps *caps)
 {
     probe_addresses(caps);
     probe_large_pages(caps);
-    probe_physical_memory(caps);
+    caps->physical_memory = vmki_os_physical_memory();
     probe_placement(caps);
     probe_charge(caps);
     probe_discard(caps);

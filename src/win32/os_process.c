@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The process: a lock, the error codes, and the way out. There is no fork here, so nothing to do about it.
+ * The process: a lock, the error codes, random bits, and the way out. There is no fork here, so nothing to do about it.
  */
 #include "os_private.h"
 
@@ -20,10 +20,11 @@ void vmki_os_lock_release(vmki_os_lock *lock)
     ReleaseSRWLockExclusive((PSRWLOCK)(void *)&lock->word);
 }
 
-void vmki_os_at_fork(void (*before)(void), void (*after)(void))
+void vmki_os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void))
 {
     (void)before;
-    (void)after;
+    (void)in_parent;
+    (void)in_child;
 }
 
 /* GetLastError() is read first and set last: finding a thread's errno may set it on the way, at the first use in a
@@ -40,6 +41,43 @@ void vmki_os_error_set(vmki_os_error error)
 {
     errno = error.library;
     SetLastError(error.system);
+}
+
+/* RtlGenRandom by the name that it is exported under: Windows XP to this day, documented, Wine too. Its library is not
+ * imported: few programs ask for random bits, and each would load it. */
+typedef BOOLEAN(WINAPI *generate_function)(PVOID buffer, ULONG length);
+
+static bool system_random(uint64_t *bits)
+{
+    HMODULE library = GetModuleHandleW(L"advapi32.dll");
+    if (library == NULL)
+        library = LoadLibraryW(L"advapi32.dll"); /* one of the "known" DLLs: never looked for beside the program */
+    uintptr_t address = library != NULL ? (uintptr_t)GetProcAddress(library, "SystemFunction036") : 0;
+    return address != 0 && ((generate_function)address)(bits, sizeof(*bits)) != FALSE;
+}
+
+/* splitmix64's output function: every bit of the input moves every bit of it. */
+static uint64_t mixed(uint64_t value)
+{
+    value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return value ^ (value >> 31);
+}
+
+uint64_t vmki_os_random(void)
+{
+    uint64_t bits = 0;
+    if (system_random(&bits))
+        return bits;
+    LARGE_INTEGER ticks;
+    FILETIME time;
+    QueryPerformanceCounter(&ticks);
+    GetSystemTimeAsFileTime(&time);
+    bits = mixed((uint64_t)ticks.QuadPart);
+    bits = mixed(bits ^ ((uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime));
+    bits = mixed(bits ^ ((uint64_t)GetCurrentProcessId() << 32 | GetCurrentThreadId()));
+    bits = mixed(bits ^ (uintptr_t)&bits);
+    return mixed(bits ^ (uintptr_t)&vmki_os_random);
 }
 
 /* Past the C library's buffers, which may be what is broken. A program without a console has no such handle. */

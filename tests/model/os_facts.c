@@ -204,13 +204,18 @@ void vmki_os_page_facts(size_t *page_size, size_t *granularity)
     model_unlock();
 }
 
+uint64_t vmki_os_physical_memory(void)
+{
+    return NOMINAL_MEMORY;
+}
+
 void vmki_os_probe(vmk_caps *caps)
 {
     model_lock();
     caps->huge_page_size = model.rules.huge_page_size;
     caps->address_min = (uintptr_t)model.base;
     caps->address_max = (uintptr_t)model.base + (MODEL_MAX_ADDRESS_SPACE - 1);
-    caps->physical_memory = NOMINAL_MEMORY;
+    caps->physical_memory = vmki_os_physical_memory();
     caps->max_mappings = model.rules.max_mappings;
     caps->overcommit = VMK_OVERCOMMIT_NEVER;
     caps->features = VMK_CAP_EXACT | VMK_CAP_ALIGNED | VMK_CAP_COMMIT_CHARGED | VMK_CAP_DECOMMIT_CHARGE;
@@ -224,11 +229,18 @@ static uint64_t limit_or_none(uint64_t limit)
     return limit != 0 ? limit : VMK_UNLIMITED;
 }
 
-void vmki_os_limits(vmk_limits *limits)
+void vmki_os_own_limits(vmk_limits *limits)
 {
     model_lock();
     limits->address_space = limit_or_none(model.rules.limits.address_space);
     limits->data = limit_or_none(model.rules.limits.data);
+    model_unlock();
+}
+
+void vmki_os_limits(vmk_limits *limits)
+{
+    vmki_os_own_limits(limits);
+    model_lock();
     limits->memory = limit_or_none(model.rules.limits.memory);
     limits->commit = limit_or_none(model.rules.limits.commit);
     model_unlock();

@@ -45,6 +45,11 @@ static inline size_t vmki_max(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+static inline uint64_t vmki_min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Does [offset, offset + size) lie within [0, limit)? */
 static inline bool vmki_range_within(size_t offset, size_t size, size_t limit)
 {

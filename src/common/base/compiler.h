@@ -42,6 +42,17 @@ static inline unsigned vmki_highest_bit(size_t word)
     return 63u - (unsigned)__builtin_clzll(word);
 }
 
+/* The same for 64 bits, also where a size_t has only 32. */
+static inline unsigned vmki_lowest_bit_64(uint64_t word)
+{
+    return (unsigned)__builtin_ctzll(word);
+}
+
+static inline unsigned vmki_highest_bit_64(uint64_t word)
+{
+    return 63u - (unsigned)__builtin_clzll(word);
+}
+
 /* *result = a op b; true where that overflowed. */
 static inline bool vmki_add_overflow(size_t a, size_t b, size_t *result)
 {
@@ -103,6 +114,34 @@ static inline unsigned vmki_highest_bit(size_t word)
     _BitScanReverse64(&at, word);
 #else
     _BitScanReverse(&at, word);
+#endif
+    return at;
+}
+
+static inline unsigned vmki_lowest_bit_64(uint64_t word)
+{
+    unsigned long at;
+#if defined(_WIN64)
+    _BitScanForward64(&at, word);
+#else
+    if (!_BitScanForward(&at, (unsigned long)word)) {
+        _BitScanForward(&at, (unsigned long)(word >> 32));
+        at += 32;
+    }
+#endif
+    return at;
+}
+
+static inline unsigned vmki_highest_bit_64(uint64_t word)
+{
+    unsigned long at;
+#if defined(_WIN64)
+    _BitScanReverse64(&at, word);
+#else
+    if (_BitScanReverse(&at, (unsigned long)(word >> 32)))
+        at += 32;
+    else
+        _BitScanReverse(&at, (unsigned long)word);
 #endif
     return at;
 }

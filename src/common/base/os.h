@@ -30,9 +30,14 @@ void vmki_os_page_facts(size_t *page_size, size_t *granularity);
  * and granularity; what can't be found stays zero. Leaves nothing reserved. Called once. */
 void vmki_os_probe(vmk_caps *caps);
 
-/* See vmk_limits_now, vmk_usage_now. `limits` arrives filled with VMK_UNLIMITED. */
+/* See vmk_limits_now, vmk_usage_now. `limits` arrives filled with VMK_UNLIMITED. The second fills only what the process
+ * carries itself and can be had in a system call or two: RLIMIT_AS, RLIMIT_DATA, the job object; no files. */
 void vmki_os_limits(vmk_limits *limits);
+void vmki_os_own_limits(vmk_limits *limits);
 vmk_status vmki_os_usage(vmk_usage *usage);
+
+/* Bytes of memory in the machine, 0: unknown. One system call. */
+uint64_t vmki_os_physical_memory(void);
 
 /* --- memory: os_vm.c -------------------------------------------------------------------------------------------- */
 
@@ -84,9 +89,10 @@ typedef struct vmki_os_lock {
 void vmki_os_lock_acquire(vmki_os_lock *lock);
 void vmki_os_lock_release(vmki_os_lock *lock);
 
-/* Have `before` called in a thread about to fork, `after` when it has, in parent and child. Where nothing forks: do
- * nothing. Called once. A failure to register can't be reported and leaves the child of a fork without protection. */
-void vmki_os_at_fork(void (*before)(void), void (*after)(void));
+/* Have `before` called in a thread about to fork, and when it has, `in_parent` and `in_child` where they name. Called
+ * once by each layer that has locks: what was registered later is called earlier before, and later after. Where nothing
+ * forks: do nothing. A failure to register can't be reported and leaves the child of a fork without protection. */
+void vmki_os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
 
 /* The thread's error codes of the C library and of the system. */
 typedef struct vmki_os_error {
@@ -97,8 +103,36 @@ typedef struct vmki_os_error {
 vmki_os_error vmki_os_error_get(void);
 void vmki_os_error_set(vmki_os_error error);
 
+/* Bits that nobody can guess, from the system; where it has none to give, from what differs between runs. */
+uint64_t vmki_os_random(void);
+
 /* Write to standard error by the shortest way, and end the program abnormally (SIGABRT, or exit code 3). */
 void vmki_os_write_error(const char *text, size_t length);
 VMKI_NORETURN void vmki_os_abort(void);
+
+/* --- threads and time: os_thread.c ------------------------------------------------------------------------------ */
+
+/* Nanoseconds of a clock that never goes back. */
+uint64_t vmki_os_clock(void);
+
+/* A thread with a small stack, in which the program's signals are blocked. The body must return; then join gives back
+ * all that the thread had. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for one. */
+typedef struct vmki_os_thread {
+    uintptr_t handle;
+} vmki_os_thread;
+
+vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argument), void *argument);
+void vmki_os_thread_join(vmki_os_thread *thread);
+
+/* Something that one thread waits for: all zero is not signalled, and needs no end. A signal stays until it is reset,
+ * and wakes who waits. Wait returns whether it was signalled; false after at most `nanoseconds`, or a little earlier.
+ */
+typedef struct vmki_os_event {
+    uintptr_t word[3];
+} vmki_os_event;
+
+bool vmki_os_event_wait(vmki_os_event *event, uint64_t nanoseconds);
+void vmki_os_event_signal(vmki_os_event *event);
+void vmki_os_event_reset(vmki_os_event *event);
 
 #endif

@@ -40,7 +40,7 @@ void vmki_vm_lock(void)
     if (VMKI_UNLIKELY(!prepared)) {
         prepared = true;
         vmki_os_lock_release(&lock); /* registering may itself wait for a fork, which waits for this lock */
-        vmki_os_at_fork(lock_before_fork, lock_after_fork);
+        vmki_os_at_fork(lock_before_fork, lock_after_fork, lock_after_fork);
         vmki_os_lock_acquire(&lock);
     }
 }

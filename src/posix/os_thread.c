@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Threads and time. An event is a futex of three values: not signalled, signalled, and not signalled but waited for.
+ * Only the last costs whoever signals a system call.
+ */
+#include "posix/os_private.h"
+
+uint64_t vmki_os_clock(void)
+{
+    struct timespec now = {0, 0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* --- threads ---------------------------------------------------------------------------------------------------- */
+
+/* Enough for calls of the system and of vmkit. It is memory that counts against the limits on address space and data,
+ * which the usual 8 MiB would do too. */
+#define STACK_SIZE ((size_t)64 << 10)
+
+_Static_assert(sizeof(pthread_t) <= sizeof(uintptr_t), "the handle is the thread");
+
+/* What a thread is told. It lives on the stack of who starts it, and until `taken`. */
+typedef struct errand {
+    void (*body)(void *argument);
+    void *argument;
+    vmki_os_event taken;
+} errand;
+
+static void *thread_run(void *argument)
+{
+    errand *given = argument;
+    void (*body)(void *) = given->body;
+    void *body_argument = given->argument;
+    vmki_os_event_signal(&given->taken);
+    body(body_argument);
+    return NULL;
+}
+
+/* 0, or the error. The C library takes a thread's own variables off its stack (glibc), and refuses (EINVAL) one that
+ * has no room for them: then it shall have the usual stack. */
+static int thread_create(pthread_t *thread, errand *given)
+{
+    pthread_attr_t attributes;
+    size_t size = vmki_ceil(vmki_max(STACK_SIZE, vmki_posix_stack_min()), (size_t)sysconf(_SC_PAGESIZE));
+    int error = pthread_attr_init(&attributes);
+    if (error != 0)
+        return error;
+    error = pthread_attr_setstacksize(&attributes, size);
+    if (error == 0)
+        error = pthread_create(thread, &attributes, thread_run, given);
+    (void)pthread_attr_destroy(&attributes);
+    return error == EINVAL ? pthread_create(thread, NULL, thread_run, given) : error;
+}
+
+vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argument), void *argument)
+{
+    errand given = {.body = body, .argument = argument};
+    sigset_t all, before;
+    pthread_t started;
+    /* A thread inherits the mask. Its stack has no room for the program's handlers, nor do they expect to run here. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = thread_create(&started, &given);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        errno = error;
+        return error == EAGAIN || error == ENOMEM ? VMK_ERR_COMMIT : VMK_ERR_UNSUPPORTED;
+    }
+    while (!vmki_os_event_wait(&given.taken, VMKI_POSIX_FOREVER))
+        ;
+    thread->handle = (uintptr_t)started;
+    return VMK_OK;
+}
+
+void vmki_os_thread_join(vmki_os_thread *thread)
+{
+    (void)pthread_join((pthread_t)thread->handle, NULL);
+}
+
+/* --- events ----------------------------------------------------------------------------------------------------- */
+
+enum { EVENT_QUIET, EVENT_SIGNALLED, EVENT_WAITED_FOR };
+
+/* Is it signalled? If not, who signals it from now on must wake. */
+static bool event_watch(uintptr_t *word)
+{
+    uintptr_t expected = EVENT_QUIET;
+    (void)__atomic_compare_exchange_n(word, &expected, EVENT_WAITED_FOR, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
+    return expected == EVENT_SIGNALLED;
+}
+
+static VMKI_COLD bool event_sleep(uintptr_t *word, uint64_t nanoseconds)
+{
+    uint64_t start = vmki_os_clock(), passed = 0;
+    bool signalled = false;
+    for (unsigned round = 0; passed < nanoseconds; round++) {
+        signalled = event_watch(word);
+        if (signalled)
+            break;
+        uint64_t rest = nanoseconds == VMKI_POSIX_FOREVER ? VMKI_POSIX_FOREVER : nanoseconds - passed;
+        vmki_posix_sleep(word, EVENT_WAITED_FOR, rest, round);
+        passed = vmki_os_clock() - start;
+    }
+    return signalled || __atomic_load_n(word, __ATOMIC_ACQUIRE) == EVENT_SIGNALLED;
+}
+
+bool vmki_os_event_wait(vmki_os_event *event, uint64_t nanoseconds)
+{
+    uintptr_t *word = &event->word[0];
+    if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == EVENT_SIGNALLED)
+        return true;
+    int error = errno; /* not to be signalled is no failure */
+    bool signalled = event_sleep(word, nanoseconds);
+    errno = error;
+    return signalled;
+}
+
+void vmki_os_event_signal(vmki_os_event *event)
+{
+    uintptr_t *word = &event->word[0];
+    if (__atomic_exchange_n(word, EVENT_SIGNALLED, __ATOMIC_SEQ_CST) == EVENT_WAITED_FOR) {
+        int error = errno;
+        vmki_posix_wake(word, INT_MAX);
+        errno = error;
+    }
+}
+
+/* Whoever waits stays noted as waiting. */
+void vmki_os_event_reset(vmki_os_event *event)
+{
+    uintptr_t expected = EVENT_SIGNALLED;
+    (void)__atomic_compare_exchange_n(&event->word[0], &expected, EVENT_QUIET, false, __ATOMIC_SEQ_CST,
+                                      __ATOMIC_SEQ_CST);
+}

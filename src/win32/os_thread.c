@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Threads and time.
+ */
+#include "os_private.h"
+
+/* Whole seconds and the rest apart: the product would overflow after some days. The frequency is fixed from the start
+ * and well below 2^34. */
+uint64_t vmki_os_clock(void)
+{
+    const uint64_t second = 1000000000;
+    LARGE_INTEGER frequency;
+    LARGE_INTEGER ticks;
+    QueryPerformanceFrequency(&frequency); /* neither can fail since Windows XP */
+    QueryPerformanceCounter(&ticks);
+    uint64_t per_second = (uint64_t)frequency.QuadPart;
+    uint64_t count = (uint64_t)ticks.QuadPart;
+    return count / per_second * second + count % per_second * second / per_second;
+}
+
+/* --- threads ---------------------------------------------------------------------------------------------------- */
+
+/* Enough for calls of the system and of vmkit. It is a reservation; without the flag it would be committed, and the
+ * reservation as large as the program's own stack. */
+#define STACK_SIZE ((SIZE_T)64 << 10)
+
+/* What a thread is told. It lives on the stack of who starts it, and until `taken`: an object of the system, since
+ * whoever signals a vmki_os_event may still look at it when its waiter has gone on. */
+typedef struct errand {
+    void (*body)(void *argument);
+    void *argument;
+    HANDLE taken;
+} errand;
+
+static DWORD WINAPI thread_run(LPVOID argument)
+{
+    errand given = *(errand *)argument;
+    SetEvent(given.taken);
+    given.body(given.argument);
+    return 0;
+}
+
+vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argument), void *argument)
+{
+    errand given = {body, argument, CreateEventW(NULL, TRUE, FALSE, NULL)};
+    if (given.taken == NULL)
+        return VMK_ERR_COMMIT;
+    HANDLE started = CreateThread(NULL, STACK_SIZE, thread_run, &given, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+    DWORD error = GetLastError();
+    if (started != NULL)
+        WaitForSingleObject(given.taken, INFINITE);
+    CloseHandle(given.taken);
+    if (started == NULL) {
+        SetLastError(error);
+        return VMK_ERR_COMMIT;
+    }
+    thread->handle = (uintptr_t)started;
+    return VMK_OK;
+}
+
+void vmki_os_thread_join(vmki_os_thread *thread)
+{
+    HANDLE handle = (HANDLE)thread->handle;
+    WaitForSingleObject(handle, INFINITE);
+    CloseHandle(handle);
+}
+
+/* --- events ----------------------------------------------------------------------------------------------------- */
+
+/* The words of an event. Both inits are all zero, and neither needs an end. */
+enum { EVENT_LOCK, EVENT_CONDITION, EVENT_SIGNALLED };
+
+_Static_assert(sizeof(SRWLOCK) == sizeof(uintptr_t), "the first word is the lock");
+_Static_assert(_Alignof(SRWLOCK) <= _Alignof(vmki_os_event), "the first word is the lock");
+_Static_assert(sizeof(CONDITION_VARIABLE) == sizeof(uintptr_t), "the second word is the condition");
+_Static_assert(_Alignof(CONDITION_VARIABLE) <= _Alignof(vmki_os_event), "the second word is the condition");
+
+static PSRWLOCK lock_of(vmki_os_event *event)
+{
+    return (PSRWLOCK)(void *)&event->word[EVENT_LOCK];
+}
+
+static PCONDITION_VARIABLE condition_of(vmki_os_event *event)
+{
+    return (PCONDITION_VARIABLE)(void *)&event->word[EVENT_CONDITION];
+}
+
+/* Rounded up, and less than INFINITE, which is the largest. */
+static DWORD milliseconds(uint64_t nanoseconds)
+{
+    uint64_t ms = nanoseconds / 1000000 + (nanoseconds % 1000000 != 0);
+    return ms < INFINITE ? (DWORD)ms : INFINITE - 1;
+}
+
+bool vmki_os_event_wait(vmki_os_event *event, uint64_t nanoseconds)
+{
+    DWORD error = GetLastError(); /* not to be signalled is no failure */
+    uint64_t start = vmki_os_clock();
+    uint64_t passed = 0;
+    AcquireSRWLockExclusive(lock_of(event));
+    while (event->word[EVENT_SIGNALLED] == 0 && passed < nanoseconds) {
+        SleepConditionVariableSRW(condition_of(event), lock_of(event), milliseconds(nanoseconds - passed), 0);
+        passed = vmki_os_clock() - start;
+    }
+    bool signalled = event->word[EVENT_SIGNALLED] != 0;
+    ReleaseSRWLockExclusive(lock_of(event));
+    SetLastError(error);
+    return signalled;
+}
+
+void vmki_os_event_signal(vmki_os_event *event)
+{
+    AcquireSRWLockExclusive(lock_of(event));
+    event->word[EVENT_SIGNALLED] = 1;
+    ReleaseSRWLockExclusive(lock_of(event));
+    WakeAllConditionVariable(condition_of(event));
+}
+
+void vmki_os_event_reset(vmki_os_event *event)
+{
+    AcquireSRWLockExclusive(lock_of(event));
+    event->word[EVENT_SIGNALLED] = 0;
+    ReleaseSRWLockExclusive(lock_of(event));
+}
