@@ -311,6 +311,15 @@ static void random_questions(world *w)
     }
     for (; at < limit; at++)
         MUST(bit_of(w, bit, at) != value);
+    for (start = limit; vmki_pages_previous(&w->pages, bit, first, &start, &length);) { /* the same, from the end */
+        for (; at > start + length; at--)
+            MUST(!bit_of(w, bit, at - 1));
+        for (; at > start; at--)
+            MUST(bit_of(w, bit, at - 1));
+        MUST(length != 0 && start >= first && (at == first || !bit_of(w, bit, at - 1)));
+    }
+    for (; at > first; at--)
+        MUST(!bit_of(w, bit, at - 1));
     size_t before = 0;
     while (before < count && is_free(w, limit - before - 1))
         before++;

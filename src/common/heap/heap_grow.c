@@ -116,13 +116,18 @@ typedef struct tables_made {
     size_t count;
 } tables_made;
 
+static void spans_undo(vmki_heap *heap, tables_made made)
+{
+    /* Where there is not even memory to note a hole in a table, entries stay ready: zero, and nobody's. */
+    VMKI_IGNORE(vmk_table_drop_range(&heap->spans, made.first, heap->plan.sparse ? made.count : SIZE_MAX));
+}
+
 static void tables_undo(vmki_heap *heap, tables_made made)
 {
     if (made.count == 0)
         return;
     vmki_os_error why = vmki_os_error_get();
-    /* Where there is not even memory to note a hole in a table, entries stay ready: zero, and nobody's. */
-    VMKI_IGNORE(vmk_table_drop_range(&heap->spans, made.first, heap->plan.sparse ? made.count : SIZE_MAX));
+    spans_undo(heap, made);
     size_t first_chunk = vmki_ceil(made.first, VMKI_CHUNK_PAGES) >> VMKI_CHUNK_SHIFT;
     size_t end_chunk = vmki_ceil(made.first + made.count, VMKI_CHUNK_PAGES) >> VMKI_CHUNK_SHIFT;
     vmki_pages_drop(&heap->pages, first_chunk, end_chunk - first_chunk);
@@ -145,10 +150,14 @@ static vmk_status tables_ensure(vmki_heap *heap, size_t first, size_t count, tab
     if (made->count == 0)
         return VMK_OK;
     vmk_status status = vmk_table_ensure_range(&heap->spans, made->first, made->count);
-    if (status == VMK_OK)
-        status = vmki_pages_ensure(&heap->pages, made->first, made->count);
     if (status != VMK_OK)
-        tables_undo(heap, *made);
+        return status;
+    status = vmki_pages_ensure(&heap->pages, made->first, made->count);
+    if (status != VMK_OK) {
+        vmki_os_error why = vmki_os_error_get();
+        spans_undo(heap, *made);
+        vmki_os_error_set(why);
+    }
     return status;
 }
 

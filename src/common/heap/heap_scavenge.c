@@ -97,9 +97,8 @@ static size_t chunk_release(vmki_heap *heap, size_t chunk, size_t unit, size_t m
 {
     size_t first = chunk << VMKI_CHUNK_SHIFT, limit = first + VMKI_CHUNK_PAGES, length, done = 0;
     most = vmki_ceil(vmki_min(most, VMKI_CHUNK_PAGES), unit);
-    while (done < most && vmki_pages_next(&heap->pages, VMKI_PAGE_IDLE, true, &first, limit, &length)) {
-        size_t low = vmki_ceil(first, unit), high = vmki_floor(first + length, unit);
-        first += length;
+    while (done < most && vmki_pages_previous(&heap->pages, VMKI_PAGE_IDLE, first, &limit, &length)) {
+        size_t low = vmki_ceil(limit, unit), high = vmki_floor(limit + length, unit);
         if (low >= high)
             continue;
         size_t wanted = vmki_min(high - low, most - done);
@@ -165,7 +164,8 @@ static bool tick_due(vmki_heap *heap, uint64_t *tick, size_t *excess)
 {
     uint64_t now = heap->options.clock(heap->options.clock_context);
     vmki_heap_lock(heap);
-    bool due = now - heap->last_tick >= heap->options.scavenge_interval;
+    /* Another thread may have looked at the clock later, and come first. */
+    bool due = now > heap->last_tick && now - heap->last_tick >= heap->options.scavenge_interval;
     if (due) {
         heap->last_tick = now;
         *tick = heap->tick++;

@@ -103,38 +103,34 @@ static void classes_set(vmki_heap *heap, size_t first, size_t count, uint8_t cla
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
 
-/* Commit released pages again: [first, first + count) is of one arena or of several in a row. */
-static vmk_status pages_commit(vmki_heap *heap, size_t first, size_t count)
+/* Commit released pages of one arena again. */
+static vmk_status piece_hold(vmki_heap *heap, vmki_arena *arena, size_t first, size_t count)
 {
-    while (count > 0) {
-        vmki_arena *arena = vmki_heap_arena_above(heap, first);
-        size_t piece = vmki_min(count, arena->first + arena->pages - first);
-        vmk_region *region = vmki_arena_region(heap, arena);
-        size_t offset = vmki_arena_offset(heap, arena, first);
-        vmk_status status = vmk_commit(region, offset, piece << VMK_HEAP_PAGE_SHIFT);
-        if (status != VMK_OK)
-            return status; /* pieces before it are committed and not held: the next attempt finds them so */
-        vmk_reuse(region, offset, piece << VMK_HEAP_PAGE_SHIFT);
-        first += piece;
-        count -= piece;
-    }
+    vmk_region *region = vmki_arena_region(heap, arena);
+    size_t offset = vmki_arena_offset(heap, arena, first), size = count << VMK_HEAP_PAGE_SHIFT;
+    vmk_status status = vmk_commit(region, offset, size);
+    if (status != VMK_OK)
+        return status;
+    vmk_reuse(region, offset, size);
+    vmki_pages_assign(&heap->pages, VMKI_PAGE_HELD, first, count, true);
+    heap->released -= count;
+    heap->idle += count;
     return VMK_OK;
 }
 
-/* Have the free pages of a range held. What was released comes in units of the system's page, which may be more than
- * one of the heap's. */
+/* Have the free pages of a range held: of one arena, or of several in a row. What was released comes in units of the
+ * system's page, which may be more than one of the heap's. What has been committed before a failure is idle. */
 static vmk_status pages_hold(vmki_heap *heap, size_t first, size_t count)
 {
     size_t unit = vmki_max(vmk_page_size() >> VMK_HEAP_PAGE_SHIFT, 1), length;
     size_t from = vmki_floor(first, unit), limit = vmki_ceil(first + count, unit);
     while (vmki_pages_next(&heap->pages, VMKI_PAGE_HELD, false, &from, limit, &length)) {
-        vmk_status status = pages_commit(heap, from, length);
+        vmki_arena *arena = vmki_heap_arena_above(heap, from);
+        size_t piece = vmki_min(length, arena->first + arena->pages - from);
+        vmk_status status = piece_hold(heap, arena, from, piece);
         if (status != VMK_OK)
             return status;
-        vmki_pages_assign(&heap->pages, VMKI_PAGE_HELD, from, length, true);
-        heap->released -= length;
-        heap->idle += length;
-        from += length;
+        from += piece;
     }
     return VMK_OK;
 }

@@ -491,6 +491,31 @@ bool vmki_pages_next(const vmki_pages *pages, vmki_page_bit bit, bool value, siz
     return true;
 }
 
+/* Behind the last page of [least, at) whose bit has the value; least if there is none. */
+static size_t previous_with(const vmki_pages *pages, vmki_page_bit bit, bool value, size_t least, size_t at)
+{
+    while (at > least) {
+        size_t low = vmki_floor(at - 1, WORD_BITS);
+        uint64_t word = word_of(chunk_at(pages, low >> VMKI_CHUNK_SHIFT), bit, low / WORD_BITS % VMKI_CHUNK_WORDS);
+        word = (value ? word : ~word) & mask_of(0, at - low);
+        if (word != 0)
+            return vmki_max(low + vmki_highest_bit_64(word) + 1, least);
+        at = low;
+    }
+    return least;
+}
+
+bool vmki_pages_previous(const vmki_pages *pages, vmki_page_bit bit, size_t first, size_t *limit, size_t *length)
+{
+    VMKI_DCHECK(first >= *limit || vmki_pages_ready(pages, first, *limit - first));
+    size_t end = previous_with(pages, bit, true, first, *limit);
+    if (end <= first)
+        return false;
+    *limit = previous_with(pages, bit, false, first, end);
+    *length = end - *limit;
+    return true;
+}
+
 bool vmki_pages_all(const vmki_pages *pages, vmki_page_bit bit, bool value, size_t first, size_t count)
 {
     VMKI_DCHECK(count == 0 || vmki_pages_ready(pages, first, count));

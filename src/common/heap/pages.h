@@ -99,6 +99,10 @@ void vmki_pages_assign(vmki_pages *pages, vmki_page_bit bit, size_t first, size_
 bool vmki_pages_next(const vmki_pages *pages, vmki_page_bit bit, bool value, size_t *first, size_t limit,
                      size_t *length);
 
+/* The last run of pages in [first, *limit) that have the bit: false if there is none, else its first page in *limit and
+ * its length in *length, down to first. All chunks of the range must be ready. */
+bool vmki_pages_previous(const vmki_pages *pages, vmki_page_bit bit, size_t first, size_t *limit, size_t *length);
+
 /* Does every page of a range have the bit with this value? */
 bool vmki_pages_all(const vmki_pages *pages, vmki_page_bit bit, bool value, size_t first, size_t count);
 
