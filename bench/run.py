@@ -12,8 +12,24 @@ import statistics
 import subprocess
 import sys
 
-# A workload: title, unit, baseline, variants (name -> arguments), metrics. The first metric is the one that is plotted.
-# Bars are (variant, metric, peer, relation, factor): the variant's ratio to the peer must be <= or >= the factor.
+import launch
+
+# A workload:
+#   title, unit      for people; {n} is the number's logarithm
+#   count, quick     log2 of the number that programs are given, and of the one for --quick; or, for a series,
+#   points           label -> number: each variant is measured at each point, as a row named "variant label"; without either the
+#                    number is of no use
+#   rounds           that are counted; --quick makes do with 3
+#   warm             touch and free as much memory as is needed before each round
+#   program          is run as PROGRAM WORKLOAD VARIANT NUMBER and prints "metric value" lines;
+#   measure          or a function of launch.py, which knows how to run it
+#   baseline         a variant, to which the others are compared; or a point, to which a variant's other points are
+#   compare          "x": by ratio, unless it says "-": by difference
+#   metrics          the first one is plotted
+#   facts            metrics that are told without being compared; where a variant doesn't tell one, "-" is printed
+#   bars             (row, metric, peer, relation, limit). The peer is a row, with which the first is compared; or None: the
+#                    figure itself; or SPREAD: the largest over the smallest of a variant's points
+SPREAD = "spread"
 SUITES = {
     "table": [
         {
@@ -55,6 +71,94 @@ SUITES = {
             "variants": ["table"], "baseline": "table", "metrics": ["committed", "overhead"], "bars": [],
         },
     ],
+    "heap": [
+        {
+            "name": "startup",
+            "title": "Smallest RLIMIT_AS under which 1,000 objects of 64 bytes can be had",
+            "unit": "KiB",
+            "rounds": 5,
+            "program": "bench_startup", "measure": launch.smallest_limit,
+            "variants": ["static", "vmkit", "glibc", "jemalloc", "mimalloc", "tcmalloc", "gc"],
+            "baseline": "static", "compare": "-", "metrics": ["limit"],
+            "bars": [("vmkit", "limit", "static", "<=", 1024)],
+        },
+        {
+            "name": "limits",
+            "title": "The same program under 60 random limits from the smallest one to 16 GiB",
+            "unit": "runs",
+            "rounds": 1,
+            "program": "bench_startup", "measure": launch.random_limits,
+            "variants": ["vmkit"], "baseline": None, "metrics": ["failures"],
+            "facts": ["steps", "from", "seed"],
+            "bars": [("vmkit", "failures", None, "<=", 0)],
+        },
+        {
+            "name": "init",
+            "title": "Making a heap, by its window",
+            "unit": "us to create",
+            "points": {"1 GiB": 1 << 30, "128 GiB": 1 << 37, "16 TiB": 1 << 44}, "rounds": 9,
+            "program": "bench_heap", "workload": "init", "measure": launch.init,
+            "variants": ["heap"], "baseline": "1 GiB", "metrics": ["create", "destroy", "calls", "committed"],
+            "bars": [("heap 16 TiB", "calls", None, "<=", 10), ("heap 16 TiB", "committed", None, "<=", 65536),
+                     ("heap", "calls", SPREAD, "<=", 1.2), ("heap", "committed", SPREAD, "<=", 1.2),
+                     ("heap", "create", SPREAD, "<=", 1.2)],
+        },
+        {
+            "name": "lookup",
+            "title": "From a random address to its span, by the number of spans",
+            "unit": "ns a look-up",
+            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "rounds": 9,
+            "program": "bench_heap", "workload": "lookup",
+            "variants": ["of", "find", "array", "array-checked"], "baseline": "array", "metrics": ["ns"], "bars": [],
+        },
+        {
+            "name": "lookup-read",
+            "title": "The same, and reading the span's record",
+            "unit": "ns a look-up",
+            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "rounds": 9,
+            "program": "bench_heap", "workload": "lookup",
+            "variants": ["of+read", "find+read", "array+read", "array-checked+read"],
+            "baseline": "array+read", "metrics": ["ns"], "bars": [],
+        },
+        {
+            "name": "pages",
+            "title": "Freeing and allocating 1 to 256 pages, by the number of free runs",
+            "unit": "ns for both",
+            "points": {f"10^{n}": 10 ** n for n in range(2, 7)}, "rounds": 5,
+            "program": "bench_heap", "workload": "pages",
+            "variants": ["heap", "heap-spread", "tree", "tree-spread"], "baseline": "10^2", "metrics": ["ns"],
+            "facts": ["runs"],
+            "bars": [("heap 10^6", "ns", "heap 10^2", "<=", 5.0), ("heap-spread 10^6", "ns", "heap-spread 10^2", "<=", 5.0)],
+        },
+        {
+            "name": "ladder",
+            "title": "128 MiB in blocks of 1, 2 ... 64 MiB, then small churn, then 100 MiB",
+            "unit": "MiB of private writable memory at most",
+            "count": 27, "quick": 27, "rounds": 5,
+            "program": "bench_heap", "workload": "ladder",
+            "variants": ["heap", "glibc", "jemalloc", "mimalloc", "tcmalloc"], "baseline": "heap",
+            "metrics": ["data", "resident", "waste"], "facts": ["arena"],
+            "bars": [("heap", "arena", None, "<", 361)],
+        },
+        {
+            "name": "growth",
+            "title": "Growing to 2^{n} bytes by 1 MiB at a time, touching every page",
+            "unit": "ms a GiB",
+            "count": 30, "quick": 29, "rounds": 9, "warm": True,
+            "program": "bench_heap", "workload": "growth",
+            "variants": ["heap", "heap-page", "mmap", "mmap-steps"], "baseline": "mmap", "metrics": ["ms"], "bars": [],
+        },
+        {
+            "name": "mappings",
+            "title": "Mappings of a heap of 2^{n} bytes after freeing at random and returning",
+            "unit": "lines of /proc/self/maps",
+            "count": 30, "quick": 29, "rounds": 1,
+            "program": "bench_heap", "workload": "mappings",
+            "variants": ["heap", "decommit"], "baseline": "heap", "metrics": ["inside", "more"],
+            "facts": ["returned"],
+            "bars": [("heap", "inside", None, "<=", 16), ("heap", "more", None, "<=", 16)],
+        },
+    ],
 }
 
 
@@ -66,62 +170,126 @@ def progress(text):
     sys.stderr.flush()
 
 
-def measure(bindir, workload, variant, count):
-    program = os.path.join(bindir, workload["program"])
+def measure(bindir, workload, variant, number):
+    command = [os.path.join(bindir, workload["program"]), workload["workload"]]
     if workload.get("warm"):  # so that every variant finds the machine's memory in the same state: see bench/table.c
-        subprocess.run([program, "warm", "-", str(1 << count)], check=True)
-    command = [program, workload["workload"], variant, str(1 << count)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return dict(line.split() for line in done.stdout.splitlines())
+        subprocess.run([command[0], "warm", "-", str(number)], check=True)
+    return launch.run(command + ["malloc" if variant in launch.MALLOCS else variant, str(number)], variant)
+
+
+def row_name(variant, label):
+    return f"{variant} {label}" if label else variant
+
+
+def all_metrics(workload):
+    return workload["metrics"] + workload.get("facts", [])
+
+
+def points_of(workload, quick):
+    return workload.get("points") or {"": 1 << workload.get("quick" if quick else "count", 0)}
 
 
 def run(bindir, workload, quick):
-    count = workload["quick" if quick else "count"]
-    rounds = 3 if quick and workload["rounds"] > 3 else workload["rounds"]
-    results = {variant: {metric: [] for metric in workload["metrics"]} for variant in workload["variants"]}
-    for number in range(rounds + 1):
-        start = number % len(workload["variants"])  # no variant is always the one that follows the same other
-        for variant in workload["variants"][start:] + workload["variants"][:start]:
-            progress(f"{workload['name']}: round {number} of {rounds}, {variant}")
-            figures = measure(bindir, workload, variant, count)
-            for metric in workload["metrics"] if number > 0 else []:
-                results[variant][metric].append(float(figures[metric]))
+    points = points_of(workload, quick)
+    rows = [(variant, label) for variant in workload["variants"] for label in points]
+    rounds = min(workload["rounds"], 3) if quick else workload["rounds"]
+    results = {row_name(*row): {metric: [] for metric in all_metrics(workload)} for row in rows}
+    for number in range(rounds + 1) if rounds > 1 else [1]:
+        start = number % len(rows)  # no variant is always the one that follows the same other
+        for variant, label in rows[start:] + rows[:start]:
+            row = row_name(variant, label)
+            progress(f"{workload['name']}: round {number} of {rounds}, {row}")
+            figures = workload.get("measure", measure)(bindir, workload, variant, points[label])
+            for metric in all_metrics(workload) if number > 0 else []:
+                results[row][metric] += [figures[metric]] if metric in figures else []
     progress("")
-    return {"title": workload["title"].format(n=count), "unit": workload["unit"], "rounds": rounds, "results": results}
+    outcome = {"title": workload["title"].format(n=workload.get("quick" if quick else "count")), "unit": workload["unit"],
+               "rounds": rounds, "results": results}
+    return {**outcome, "bars": [judge(workload, results, bar) for bar in workload["bars"]]}
 
 
-def ratio(results, variant, peer, metric):
-    """The median over the rounds of variant / peer within a round."""
-    pairs = zip(results[variant][metric], results[peer][metric])
+def compared(workload, results, row, peer, metric):
+    """The median over the rounds of row / peer within a round, or of the difference."""
+    pairs = list(zip(results[row][metric], results[peer][metric]))
+    if workload.get("compare") == "-":
+        return statistics.median(a - b for a, b in pairs)
     return statistics.median(a / b if b else float("inf") for a, b in pairs)
+
+
+def peer_of(workload, row):
+    """The row that this one is compared to in the table."""
+    variant, _, label = row.partition(" ")
+    baseline = workload["baseline"]
+    return row_name(variant, baseline) if baseline in workload.get("points", {}) else row_name(baseline, label)
+
+
+def judge(workload, results, bar):
+    row, metric, peer, relation, limit = bar
+    if peer is None:
+        text, got = f"{metric} of {row}", statistics.median(results[row][metric])
+    elif peer is SPREAD:
+        series = zip(*(results[row_name(row, label)][metric] for label in workload["points"]))
+        text, got = f"{metric} of {row}, largest / smallest", statistics.median(max(v) / min(v) for v in series)
+    else:
+        sign = "-" if workload.get("compare") == "-" else "/"
+        text, got = f"{metric} of {row} {sign} {peer}", compared(workload, results, row, peer, metric)
+    met = {"<": got < limit, "<=": got <= limit, ">=": got >= limit}[relation]
+    return {"text": f"{text} {relation} {limit}", "got": got, "met": met}
+
+
+def show(value):
+    return f"{value:.0f}" if value == int(value) else f"{value:.3f}"
+
+
+def columns_of(workload, results, metric):
+    """What is printed of a metric: heads, each with the rows' cells."""
+    told = {row: figures[metric] for row, figures in results.items() if figures[metric]}
+    columns = [(metric, {row: show(statistics.median(values)) for row, values in told.items()})]
+    if any(min(values) != max(values) for values in told.values()):
+        columns += [(f.__name__, {row: show(f(values)) for row, values in told.items()}) for f in (min, max)]
+    if workload["baseline"] and metric in workload["metrics"]:
+        cells = {row: f"{compared(workload, results, row, peer_of(workload, row), metric):.3f}" for row in told}
+        columns.append((f"{workload.get('compare', 'x')} {workload['baseline']}", cells))
+    return columns
 
 
 def print_table(workload, outcome):
     results = outcome["results"]
+    columns = [column for metric in all_metrics(workload) for column in columns_of(workload, results, metric)]
+    width = max(14, max(len(row) for row in results) + 1)
     print(f"\n{outcome['title']} ({outcome['unit']}, median of {outcome['rounds']})")
-    head = ["variant"]
-    for metric in workload["metrics"]:
-        head += [metric, "min", "max", "x " + workload["baseline"]]
-    print("  " + head[0].ljust(14) + "".join(h.rjust(max(12, len(h) + 2)) for h in head[1:]))
-    for variant in workload["variants"]:
-        cells = []
-        for metric in workload["metrics"]:
-            values = results[variant][metric]
-            cells += [f"{statistics.median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}",
-                      f"{ratio(results, variant, workload['baseline'], metric):.3f}"]
-        print("  " + variant.ljust(14) + "".join(c.rjust(max(12, len(h) + 2)) for c, h in zip(cells, head[1:])))
-    for variant, metric, peer, relation, factor in workload["bars"]:
-        got = ratio(results, variant, peer, metric)
-        met = got <= factor if relation == "<=" else got >= factor
-        print(f"  bar: {metric} of {variant} / {peer} {relation} {factor}: {got:.3f} {'met' if met else 'MISSED'}")
+    print("  " + "variant".ljust(width) + "".join(head.rjust(max(12, len(head) + 2)) for head, _ in columns))
+    for row in results:
+        cells = (cells.get(row, "-").rjust(max(12, len(head) + 2)) for head, cells in columns)
+        print("  " + row.ljust(width) + "".join(cells))
+    for bar in outcome["bars"]:
+        print(f"  bar: {bar['text']}: {show(bar['got'])} {'met' if bar['met'] else 'MISSED'}")
+
+
+def three(values):
+    return f"{statistics.median(values)} {min(values)} {max(values)}"
+
+
+def plot_series(workload, results):
+    """gnuplot's data and commands for a series: groups of boxes, one group a point."""
+    metric, variants = workload["metrics"][0], workload["variants"]
+    data = "\n".join(f'"{label}" ' + " ".join(three(results[row_name(v, label)][metric]) for v in variants)
+                     for label in workload["points"])
+    boxes = ", ".join(f'$data using {3 * i + 2}:{3 * i + 3}:{3 * i + 4}:xtic(1) title "{v}"' for i, v in enumerate(variants))
+    return data, "set style data histogram\nset style histogram errorbars gap 1\nset key left top\nplot " + boxes
+
+
+def plot_variants(workload, results):
+    metric = workload["metrics"][0]
+    data = "\n".join(f'"{v}" {three(results[v][metric])}' for v in workload["variants"])
+    return data, """plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
+     $data using 0:2:3:4 with yerrorbars notitle pointtype 0 linecolor rgb "black\""""
 
 
 def plot(outdir, suite, workload, outcome):
-    metric = workload["metrics"][0]
-    data = "\n".join(f'"{v}" {statistics.median(outcome["results"][v][metric])} {min(outcome["results"][v][metric])} '
-                     f'{max(outcome["results"][v][metric])}' for v in workload["variants"])
     path = os.path.join(outdir, f"{suite}-{workload['name']}.svg")
-    title = outcome["title"].replace("^", "\\\\^")
+    title = outcome["title"].replace("^", "\\\\^").replace("_", "\\\\_")
+    data, commands = (plot_series if "points" in workload else plot_variants)(workload, outcome["results"])
     script = f"""set terminal svg size 640,360 font "sans,12" background "white"
 set output "{path}"
 set title "{title}"
@@ -133,8 +301,7 @@ set grid ytics
 $data << EOD
 {data}
 EOD
-plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
-     $data using 0:2:3:4 with yerrorbars notitle pointtype 0 linecolor rgb "black"
+{commands}
 """
     try:
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
@@ -157,7 +324,8 @@ def main(arguments):
         outcomes[workload["name"]] = outcome
         if "--json" not in flags:
             print_table(workload, outcome)
-        if len(workload["variants"]) > 1:
+            sys.stdout.flush()
+        if len(outcome["results"]) > 1:
             plots.append(plot(outdir, suite, workload, outcome))
     if "--json" in flags:
         print(json.dumps(outcomes, indent=2))

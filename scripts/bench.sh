@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# bench.sh [SUITE] [--quick] [--json]: measure (suites: table), each variant in turn with its peers, round after round, and
-# print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
+# bench.sh [SUITE] [--quick] [--json]: measure (suites: table, heap), each variant in turn with its peers, round after round,
+# and print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -9,9 +9,9 @@ suite=table
 flags=
 for argument; do
     case $argument in
-    table) suite=$argument ;;
+    table | heap) suite=$argument ;;
     --quick | --json) flags="$flags $argument" ;;
-    *) die "usage: bench.sh [table] [--quick] [--json]" ;;
+    *) die "usage: bench.sh [table | heap] [--quick] [--json]" ;;
     esac
 done
 
@@ -20,6 +20,15 @@ apt_need "command -v cmake" cmake
 apt_need "command -v ninja" ninja-build
 apt_need "command -v python3" python3
 apt_need "command -v gnuplot" gnuplot-nox
+if [ "$suite" = heap ]; then
+    apt_need "command -v strace" strace
+    apt_need "command -v prlimit" util-linux
+    # Peers. The loader says so on standard error where there is none, and that alone.
+    apt_need "! LD_PRELOAD=libjemalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libjemalloc2
+    apt_need "! LD_PRELOAD=libmimalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libmimalloc2.0
+    apt_need "! LD_PRELOAD=libtcmalloc_minimal.so.4 /bin/true 2>&1 | grep -q preloaded" libtcmalloc-minimal4
+    apt_need "echo '#include <gc.h>' | cc -E -" libgc-dev # and libgc1 with it
+fi
 apt_install || exit 1
 cmake_check
 
@@ -32,4 +41,4 @@ log=$top/build/bench/build.log
     die "the build failed; all that it said is in $log"
 }
 # shellcheck disable=SC2086 # words on purpose
-exec python3 "$top/bench/run.py" "$suite" "$top/build/bench/bench" "$top/build/bench/plots" $flags
+exec python3 -B "$top/bench/run.py" "$suite" "$top/build/bench/bench" "$top/build/bench/plots" $flags

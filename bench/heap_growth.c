@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Growing: what it costs to get memory and touch it, beside plain mappings of the same memory; and how many mappings
+ * the kernel keeps for a heap that has grown, was freed in part, gave back what was free, and grew again.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "bench.h"
+#include "heap.h"
+
+enum { STEP_PAGES = 128 }; /* of a mebibyte */
+
+/* --- growth ------------------------------------------------------------------------------------------------------ */
+
+static void grow_heap(size_t size, size_t pages)
+{
+    vmk_heap *heap;
+    bench_must(vmk_heap_create(&heap, NULL));
+    for (size_t grown = 0; grown < size; grown += pages * VMK_HEAP_PAGE_SIZE) {
+        vmk_span *span;
+        bench_must(vmk_span_alloc(heap, pages, 0, 0, &span));
+        bench_touch(span->base, pages * VMK_HEAP_PAGE_SIZE);
+    }
+}
+
+static void grow_mappings(size_t size, size_t step)
+{
+    for (size_t grown = 0; grown < size; grown += step)
+        bench_touch(bench_map(step), step);
+}
+
+void bench_heap_growth(const char *variant, size_t size)
+{
+    double start = bench_now();
+    if (strcmp(variant, "heap") == 0)
+        grow_heap(size, STEP_PAGES);
+    else if (strcmp(variant, "heap-page") == 0)
+        grow_heap(size, 1);
+    else if (strcmp(variant, "mmap") == 0)
+        grow_mappings(size, size);
+    else if (strcmp(variant, "mmap-steps") == 0)
+        grow_mappings(size, STEP_PAGES * VMK_HEAP_PAGE_SIZE);
+    else
+        bench_fail("no such variant of growth");
+    double end = bench_now();
+    printf("ms %.4f\n", (end - start) * 1e3 * (double)BENCH_GIB / (double)size);
+}
+
+/* --- mappings ---------------------------------------------------------------------------------------------------- */
+
+typedef struct mappings {
+    size_t all;
+    size_t inside; /* of the range asked about */
+} mappings;
+
+static mappings count_mappings(uintptr_t low, uintptr_t high)
+{
+    mappings count = {0, 0};
+    uintptr_t start, end;
+    char line[1024];
+    FILE *file = fopen("/proc/self/maps", "r");
+    if (file == NULL)
+        bench_fail("can't read /proc/self/maps");
+    while (fgets(line, sizeof line, file) != NULL) {
+        count.all++;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &start, &end) == 2 && start < high && end > low)
+            count.inside++;
+    }
+    fclose(file);
+    return count;
+}
+
+static mappings count_of_heap(vmk_heap *heap)
+{
+    uintptr_t low = UINTPTR_MAX, high = 0;
+    vmk_heap_stats stats;
+    vmk_heap_stats_now(heap, &stats);
+    for (int i = 0; i < VMK_HEAP_PARTS; i++) {
+        uintptr_t base = stats.part[i].base, end = base + stats.part[i].reserved;
+        low = base < low && base != 0 ? base : low;
+        high = end > high && base != 0 ? end : high;
+    }
+    return count_mappings(low, high);
+}
+
+static void note(mappings *most, vmk_heap *heap)
+{
+    mappings count = count_of_heap(heap);
+    most->all = count.all > most->all ? count.all : most->all;
+    most->inside = count.inside > most->inside ? count.inside : most->inside;
+}
+
+/* Fill the slots that are empty with touched spans of 1 to 16 pages. */
+static void fill(vmk_heap *heap, vmk_span **spans, size_t count, uint64_t *random)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (spans[i] != NULL)
+            continue;
+        bench_must(vmk_span_alloc(heap, 1 + (bench_random(random) >> 20) % 16, 0, 0, &spans[i]));
+        bench_touch(spans[i]->base, spans[i]->pages * VMK_HEAP_PAGE_SIZE);
+    }
+}
+
+void bench_heap_mappings(const char *variant, size_t size)
+{
+    vmk_heap_options options = {.layout = VMK_LAYOUT_64};
+    vmk_heap *heap;
+    uint64_t random = BENCH_SEED;
+    mappings most = {0, 0};
+    size_t count = size / (VMK_HEAP_PAGE_SIZE * 17 / 2);
+    vmk_span **spans = bench_map(count * sizeof *spans);
+    if (strcmp(variant, "decommit") == 0)
+        options.flags = VMK_HEAP_DECOMMIT;
+    else if (strcmp(variant, "heap") != 0)
+        bench_fail("no such variant of mappings");
+    size_t before = count_mappings(0, 0).all;
+    bench_must(vmk_heap_create(&heap, &options));
+    fill(heap, spans, count, &random);
+    note(&most, heap);
+    size_t returned = 0;
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < count; i++) {
+            if (bench_random(&random) >> 63 != 0) {
+                vmk_span_free(heap, spans[i]);
+                spans[i] = NULL;
+            }
+        }
+        returned += vmk_heap_scavenge(heap, SIZE_MAX);
+        note(&most, heap);
+        fill(heap, spans, count, &random);
+        note(&most, heap);
+    }
+    printf("inside %zu\nmore %zu\nreturned %zu\n", most.inside, most.all - before, returned);
+}
