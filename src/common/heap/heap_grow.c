@@ -360,7 +360,7 @@ static vmk_status grow_elsewhere(vmki_heap *heap, size_t count, size_t align, si
 
 vmk_status vmki_heap_grow(vmki_heap *heap, size_t count, size_t align)
 {
-    vmk_status status = VMK_ERR_LIMIT;
+    vmk_status status = VMK_ERR_LIMIT, refused;
     for (size_t i = 0; i < heap->arena_count; i++) {
         vmki_arena *arena = vmki_heap_arenas(heap) + i;
         size_t need = need_at(heap, i, count, align);
@@ -373,10 +373,14 @@ vmk_status vmki_heap_grow(vmki_heap *heap, size_t count, size_t align)
     if (heap->plan.layout == VMK_LAYOUT_64)
         return status;
     size_t most = vmki_floor(heap->plan.arena_pages - heap->arena_reserved, QUANTUM_PAGES);
+    refused = status;
     status = grow_by_extension(heap, count, align, most);
     if (status == VMK_OK)
         return VMK_OK;
-    return grow_elsewhere(heap, count, align, most);
+    if (refused == VMK_ERR_LIMIT && status != VMK_ERR_TAKEN)
+        refused = status;
+    status = grow_elsewhere(heap, count, align, most);
+    return status == VMK_ERR_LIMIT ? refused : status; /* there was room, if anything was refused */
 }
 
 vmk_status vmki_heap_grow_at(vmki_heap *heap, size_t end, size_t count)
