@@ -37,7 +37,8 @@ static vmk_heap *heap_make(vmk_heap_options options)
         ck_assert(vmki_heap_plan_make(&plan, VMK_LAYOUT_32, (uint64_t)1 << (32 - VMK_HEAP_PAGE_SHIFT), SIZE_MAX));
         rules.address_space = model_reserved() + plan.total + 4 * MIB + VMKI_QUANTUM;
     }
-    options.hint = vmki_ceil((uintptr_t)model_base() + 64 * MIB, VMKI_CHUNK_SIZE);
+    if (options.hint == 0)
+        options.hint = vmki_ceil((uintptr_t)model_base() + 64 * MIB, VMKI_CHUNK_SIZE);
     model_reset(&rules);
 #endif
     ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
@@ -517,6 +518,26 @@ static void count_records(size_t *reserved, size_t *released)
     }
 }
 
+/* A window around the first region has in it what the system chooses: that is taken as it comes. */
+START_TEST(what_lies_inside_is_taken)
+{
+    vmk_heap *heap = heap_make((vmk_heap_options){.layout = VMK_LAYOUT_LIMITED, .window = 32 * MIB, .hint = 1});
+    const vmki_heap *inside = vmki_heap_of(heap);
+    void *end = (void *)arena_end(heap, vmki_heap_arenas(inside));
+    size_t reserved, released;
+    bool planted = model_plant(end, VMKI_QUANTUM, FILL); /* or the tables lie there */
+    while (inside->arena_count < 2)
+        (void)take(heap, 20);
+    count_records(&reserved, &released);
+    ck_assert_uint_eq(reserved, vmki_heap_arenas(inside)[inside->recent_arena].pages * PAGE);
+    ck_assert_uint_eq(released, 0);
+    ck_assert(!planted || model_planted_intact(end, VMKI_QUANTUM, FILL));
+    heap_end(heap);
+    if (planted)
+        model_unplant(end, VMKI_QUANTUM);
+}
+END_TEST
+
 /* The seed kept what the system gave it elsewhere, and could not use it: here it goes back at once. */
 START_TEST(seed_defect_5_what_lies_outside_is_given_back)
 {
@@ -759,6 +780,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tests, what_fits_makes_no_call, 0, LAYOUTS);
     tcase_add_loop_test(tests, an_extension_leaves_no_gap, 1, LAYOUTS);
     tcase_add_loop_test(tests, foreign_memory_is_never_touched, 1, LAYOUTS);
+    tcase_add_test(tests, what_lies_inside_is_taken);
     tcase_add_test(tests, seed_defect_5_what_lies_outside_is_given_back);
     tcase_add_loop_test(tests, a_quota_can_be_used_again, 0, LAYOUTS);
     tcase_add_loop_test(tests, seed_defect_8_refusal_is_a_status, 0, LAYOUTS);
