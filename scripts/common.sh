@@ -13,6 +13,11 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# as_root COMMAND...: by sudo, unless it is root that runs this.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
 # apt_need TEST PACKAGE: note that PACKAGE is missing if the shell command TEST fails. Asking for the thing itself and
 # not for the package lets a compiler or a CMake of the user's own count.
 apt_missing=

@@ -39,6 +39,15 @@ static void seed_start(void)
     seed = text != NULL && *text != '\0' ? strtoull(text, NULL, 0) : fresh_seed();
 }
 
+bool support_system_tells(void)
+{
+#ifdef VMKIT_EMULATED
+    return false;
+#else
+    return true;
+#endif
+}
+
 support_random support_random_start(uint64_t salt)
 {
     uint64_t state = seed ^ mix(salt + 1);

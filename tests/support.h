@@ -45,6 +45,12 @@ size_t support_rounds(size_t usual);
 bool support_readable(const void *address);
 bool support_writable(void *address);
 
+/* Are the system's figures of this process, and limits on it, the program's? Not where an emulator runs the program as
+ * a part of itself (VMKIT_EMULATED): it has the figures, and the limits have no effect. Then nothing is compared with
+ * them.
+ */
+bool support_system_tells(void);
+
 /* What the system shows for an address range: bytes reserved (mapped, accessible or not), bytes committed (accessible
  * or charged), bytes resident. False where the system doesn't tell. */
 typedef struct support_figures {

@@ -135,7 +135,7 @@ static uint64_t resident_in(uint64_t low, uint64_t high)
 
 bool support_system_figures(const void *base, size_t size, support_figures *figures)
 {
-    FILE *file = fopen("/proc/self/smaps", "r");
+    FILE *file = support_system_tells() ? fopen("/proc/self/smaps", "r") : NULL;
     if (file == NULL)
         return false;
     uint64_t low = (uintptr_t)base, limit = size > UINT64_MAX - low ? UINT64_MAX : low + size;
