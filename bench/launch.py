@@ -32,17 +32,18 @@ def environment(variant):
 
 def run(command, variant):
     """Run a measurement and answer the figures that it prints."""
-    done = subprocess.run(command, env=environment(variant), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment(variant), capture_output=True, text=True, check=False)
     if done.returncode != 0 or "cannot be preloaded" in done.stderr:
         sys.exit(f"{' '.join(command)} ({variant}): exit code {done.returncode}\n{done.stderr}")
     return {metric: float(value) for metric, value in (line.split() for line in done.stdout.splitlines())}
 
 
 def exit_code(program, variant, kib):
-    """How the program ends under a limit on address space, or None; negative: by a signal. prlimit and not a function to be called
-    before exec: after the limit is set, nothing may need memory, and python might."""
+    """How the program ends under a limit on address space, or None; negative: by a signal. prlimit and not a function to
+    be called before exec: after the limit is set, nothing may need memory, and python might."""
     command = ["prlimit", f"--as={'unlimited' if kib is None else kib * 1024}", program]
-    return subprocess.run(command, env=environment(variant), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    return subprocess.run(command, env=environment(variant), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode
 
 
 def startup_program(bindir, workload, variant):

@@ -147,7 +147,8 @@ SUITES = {
             "unit": "ms a GiB",
             "count": 28, "quick": 27, "rounds": 7, "warm": True,
             "program": "bench_heap", "workload": "growth",
-            "variants": ["heap", "heap-page", "mmap", "mmap-steps", "heap-huge", "mmap-huge"], "baseline": "mmap", "metrics": ["ms"], "bars": [],
+            "variants": ["heap", "heap-page", "mmap", "mmap-steps", "heap-huge", "mmap-huge"],
+            "baseline": "mmap", "metrics": ["ms"], "bars": [],
         },
         {
             "name": "mappings",
