@@ -77,7 +77,7 @@ SUITES = {
             "name": "startup",
             "title": "Smallest RLIMIT_AS under which 1,000 objects of 64 bytes can be had",
             "unit": "KiB",
-            "rounds": 5,
+            "rounds": 3,
             "program": "bench_startup", "measure": launch.smallest_limit,
             "variants": ["static", "vmkit", "glibc", "jemalloc", "mimalloc", "tcmalloc", "gc"],
             "baseline": "static", "compare": "-", "metrics": ["limit"],
@@ -135,7 +135,7 @@ SUITES = {
             "name": "ladder",
             "title": "128 MiB in blocks of 1, 2 ... 64 MiB, then small churn, then 100 MiB",
             "unit": "MiB of private writable memory at most",
-            "count": 27, "quick": 27, "rounds": 5,
+            "count": 27, "quick": 27, "rounds": 3,
             "program": "bench_heap", "workload": "ladder",
             "variants": ["heap", "glibc", "jemalloc", "mimalloc", "tcmalloc"], "baseline": "heap",
             "metrics": ["data", "resident", "waste"], "facts": ["arena"],
@@ -145,7 +145,7 @@ SUITES = {
             "name": "growth",
             "title": "Growing to 2^{n} bytes by 1 MiB at a time, touching every page",
             "unit": "ms a GiB",
-            "count": 28, "quick": 27, "rounds": 7, "warm": True,
+            "count": 27, "quick": 26, "rounds": 7, "warm": True,
             "program": "bench_heap", "workload": "growth",
             "variants": ["heap", "heap-page", "mmap", "mmap-steps", "heap-huge", "mmap-huge"],
             "baseline": "mmap", "metrics": ["ms"], "bars": [],
@@ -295,7 +295,8 @@ def plot_series(workload, results):
 def plot_variants(workload, results):
     metric = workload["metrics"][0]
     data = "\n".join(f'"{v}" {three(results[v][metric])}' for v in workload["variants"])
-    return data, """plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
+    return data, """set xtics rotate by -20
+plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
      $data using 0:2:3:4 with yerrorbars notitle pointtype 0 linecolor rgb "black\""""
 
 
