@@ -8,6 +8,7 @@ rounds does not change the ratios. Medians are quoted. Plots are made by gnuplot
 """
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -286,8 +287,10 @@ def three(values):
 def plot_series(workload, results):
     """gnuplot's data and commands for a series: groups of boxes, one group a point."""
     metric, variants = workload["metrics"][0], workload["variants"]
-    data = "\n".join(f'"{label}" ' + " ".join(three(results[row_name(v, label)][metric]) for v in variants)
-                     for label in workload["points"])
+    data = ""
+    for label in workload["points"]:
+        superscript = re.sub(r"\^(\d+)", r"^{\1}", label)
+        data += f'"{superscript}" ' + " ".join(three(results[row_name(v, label)][metric]) for v in variants) + "\n"
     boxes = ", ".join(f'$data using {3 * i + 2}:{3 * i + 3}:{3 * i + 4}:xtic(1) title "{v}"' for i, v in enumerate(variants))
     return data, "set style data histogram\nset style histogram errorbars gap 1\nset key left top\nplot " + boxes
 
