@@ -159,7 +159,7 @@ SUITES = {
             "program": "bench_heap", "workload": "mappings",
             "variants": ["heap", "decommit"], "baseline": "16 MiB", "metrics": ["inside", "more"],
             "facts": ["returned"],
-            # Two for each of the ten columns of the tables, at most, and two for the arena.
+            # Two for each of the nine columns of tables, for header and regions together, and for the arena.
             "bars": [("heap", "inside", SPREAD, "<=", 1), ("heap 64 MiB", "inside", None, "<=", 22),
                      ("heap 64 MiB", "more", None, "<=", 22)],
         },
