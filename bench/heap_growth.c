@@ -10,13 +10,28 @@
 #include "heap.h"
 
 enum { STEP_PAGES = 128 }; /* of a mebibyte */
+#define HUGE_SIZE (2 * BENCH_MIB)
 
 /* --- growth ------------------------------------------------------------------------------------------------------ */
 
-static void grow_heap(size_t size, size_t pages)
+static void advise_huge(void *base, size_t size)
+{
+    if (madvise(base, size, MADV_HUGEPAGE) != 0)
+        bench_fail("madvise failed");
+}
+
+/* A growth hook. */
+static vmk_status grown_huge(void *context, void *base, size_t size)
+{
+    (void)context;
+    advise_huge(base, size);
+    return VMK_OK;
+}
+
+static void grow_heap(size_t size, size_t pages, const vmk_heap_options *options)
 {
     vmk_heap *heap;
-    bench_must(vmk_heap_create(&heap, NULL));
+    bench_must(vmk_heap_create(&heap, options));
     for (size_t grown = 0; grown < size; grown += pages * VMK_HEAP_PAGE_SIZE) {
         vmk_span *span;
         bench_must(vmk_span_alloc(heap, pages, 0, 0, &span));
@@ -30,13 +45,26 @@ static void grow_mappings(size_t size, size_t step)
         bench_touch(bench_map(step), step);
 }
 
+static void grow_mapping_huge(size_t size)
+{
+    uintptr_t base = (uintptr_t)bench_map(size + HUGE_SIZE);
+    void *aligned = (void *)((base + HUGE_SIZE - 1) / HUGE_SIZE * HUGE_SIZE);
+    advise_huge(aligned, size);
+    bench_touch(aligned, size);
+}
+
 void bench_heap_growth(const char *variant, size_t size)
 {
+    const vmk_heap_options huge = {.step = 2 * HUGE_SIZE, .on_grow = grown_huge};
     double start = bench_now();
     if (strcmp(variant, "heap") == 0)
-        grow_heap(size, STEP_PAGES);
+        grow_heap(size, STEP_PAGES, NULL);
     else if (strcmp(variant, "heap-page") == 0)
-        grow_heap(size, 1);
+        grow_heap(size, 1, NULL);
+    else if (strcmp(variant, "heap-huge") == 0)
+        grow_heap(size, STEP_PAGES, &huge);
+    else if (strcmp(variant, "mmap-huge") == 0)
+        grow_mapping_huge(size);
     else if (strcmp(variant, "mmap") == 0)
         grow_mappings(size, size);
     else if (strcmp(variant, "mmap-steps") == 0)

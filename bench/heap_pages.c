@@ -9,7 +9,7 @@
 #include "bench.h"
 #include "heap.h"
 
-enum { LIVE = 1000, SIZES = 256, OPERATIONS = 1 << 19, WARM_UP = 1 << 14 };
+enum { LIVE = 1000, SIZES = 256, OPERATIONS = 1 << 18, WARM_UP = 1 << 14 };
 
 typedef struct page_source {
     uintptr_t (*take)(size_t pages);

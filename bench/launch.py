@@ -20,7 +20,7 @@ MALLOCS = {
 
 MOST = 64 << 20  # KiB: no program of ours or a peer's needs 64 GiB of address space to start
 REPEATS = 5  # a limit counts as enough when the program starts this often: addresses are random, and padding with them
-STEPS = 60
+STEPS = 100
 STEPS_END = 16 << 20  # KiB
 
 
@@ -32,17 +32,18 @@ def environment(variant):
 
 def run(command, variant):
     """Run a measurement and answer the figures that it prints."""
-    done = subprocess.run(command, env=environment(variant), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment(variant), capture_output=True, text=True, check=False)
     if done.returncode != 0 or "cannot be preloaded" in done.stderr:
         sys.exit(f"{' '.join(command)} ({variant}): exit code {done.returncode}\n{done.stderr}")
     return {metric: float(value) for metric, value in (line.split() for line in done.stdout.splitlines())}
 
 
 def exit_code(program, variant, kib):
-    """How the program ends under a limit on address space; negative: by a signal. prlimit and not a function to be called
-    before exec: after the limit is set, nothing may need memory, and python might."""
-    command = ["prlimit", f"--as={kib * 1024}", program]
-    return subprocess.run(command, env=environment(variant), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    """How the program ends under a limit on address space, or None; negative: by a signal. prlimit and not a function to
+    be called before exec: after the limit is set, nothing may need memory, and python might."""
+    command = ["prlimit", f"--as={'unlimited' if kib is None else kib * 1024}", program]
+    return subprocess.run(command, env=environment(variant), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode
 
 
 def startup_program(bindir, workload, variant):
@@ -69,20 +70,20 @@ def smallest_limit(bindir, workload, variant, _):
 
 
 def random_limits(bindir, workload, variant, number):
-    """Limits from the smallest to 16 GiB, at random, evenly by their logarithm: how many of them the program fails under.
+    """Limits from the smallest to 16 GiB, at random, evenly by their logarithm, and none: how many the program fails under.
     VMKIT_SEED repeats a run."""
     program = startup_program(bindir, workload, variant)
     seed = int(os.environ.get("VMKIT_SEED") or random.randrange(1 << 32))
     numbers = random.Random(seed)
     least = smallest_limit(bindir, workload, variant, number)["limit"]
+    steps = [round(math.exp(numbers.uniform(math.log(least), math.log(STEPS_END)))) for _ in range(STEPS)]
     failures = 0
-    for _ in range(STEPS):
-        kib = round(math.exp(numbers.uniform(math.log(least), math.log(STEPS_END))))
+    for kib in steps + [None]:
         code = exit_code(program, variant, kib)
         if code != 0:
             print(f"{program} under {kib} KiB: exit code {code} (seed {seed})", file=sys.stderr)
             failures += 1
-    return {"failures": failures, "steps": STEPS, "from": least, "seed": seed}
+    return {"failures": failures, "steps": STEPS + 1, "from": least, "seed": seed}
 
 
 def system_calls(program, variant, number):

@@ -8,17 +8,19 @@ rounds does not change the ratios. Medians are quoted. Plots are made by gnuplot
 """
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+import time
 
 import launch
 
 # A workload:
 #   title, unit      for people; {n} is the number's logarithm
 #   count, quick     log2 of the number that programs are given, and of the one for --quick; or, for a series,
-#   points           label -> number: each variant is measured at each point, as a row named "variant label"; without either the
-#                    number is of no use
+#   points, quick    label -> number: each variant is measured at each point, as a row named "variant label"; and the labels
+#                    that --quick makes do with, all if it is not there. Without any of these the number is of no use
 #   rounds           that are counted; --quick makes do with 3
 #   warm             touch and free as much memory as is needed before each round
 #   program          is run as PROGRAM WORKLOAD VARIANT NUMBER and prints "metric value" lines;
@@ -76,7 +78,7 @@ SUITES = {
             "name": "startup",
             "title": "Smallest RLIMIT_AS under which 1,000 objects of 64 bytes can be had",
             "unit": "KiB",
-            "rounds": 5,
+            "rounds": 3,
             "program": "bench_startup", "measure": launch.smallest_limit,
             "variants": ["static", "vmkit", "glibc", "jemalloc", "mimalloc", "tcmalloc", "gc"],
             "baseline": "static", "compare": "-", "metrics": ["limit"],
@@ -84,7 +86,7 @@ SUITES = {
         },
         {
             "name": "limits",
-            "title": "The same program under 60 random limits from the smallest one to 16 GiB",
+            "title": "The same program under 100 random limits from the smallest one to 16 GiB, and none",
             "unit": "runs",
             "rounds": 1,
             "program": "bench_startup", "measure": launch.random_limits,
@@ -107,7 +109,7 @@ SUITES = {
             "name": "lookup",
             "title": "From a random address to its span, by the number of spans",
             "unit": "ns a look-up",
-            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "rounds": 9,
+            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "quick": ["2^12"], "rounds": 5,
             "program": "bench_heap", "workload": "lookup",
             "variants": ["of", "find", "array", "array-checked"], "baseline": "array", "metrics": ["ns"], "bars": [],
         },
@@ -115,7 +117,7 @@ SUITES = {
             "name": "lookup-read",
             "title": "The same, and reading the span's record",
             "unit": "ns a look-up",
-            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "rounds": 9,
+            "points": {"2^12": 1 << 12, "2^22": 1 << 22}, "quick": ["2^12"], "rounds": 5,
             "program": "bench_heap", "workload": "lookup",
             "variants": ["of+read", "find+read", "array+read", "array-checked+read"],
             "baseline": "array+read", "metrics": ["ns"], "bars": [],
@@ -124,7 +126,7 @@ SUITES = {
             "name": "pages",
             "title": "Freeing and allocating 1 to 256 pages, by the number of free runs",
             "unit": "ns for both",
-            "points": {f"10^{n}": 10 ** n for n in range(2, 7)}, "rounds": 5,
+            "points": {f"10^{n}": 10 ** n for n in range(2, 7)}, "quick": ["10^2", "10^6"], "rounds": 5,
             "program": "bench_heap", "workload": "pages",
             "variants": ["heap", "heap-spread", "tree", "tree-spread"], "baseline": "10^2", "metrics": ["ns"],
             "facts": ["runs"],
@@ -134,7 +136,7 @@ SUITES = {
             "name": "ladder",
             "title": "128 MiB in blocks of 1, 2 ... 64 MiB, then small churn, then 100 MiB",
             "unit": "MiB of private writable memory at most",
-            "count": 27, "quick": 27, "rounds": 5,
+            "count": 27, "quick": 27, "rounds": 3,
             "program": "bench_heap", "workload": "ladder",
             "variants": ["heap", "glibc", "jemalloc", "mimalloc", "tcmalloc"], "baseline": "heap",
             "metrics": ["data", "resident", "waste"], "facts": ["arena"],
@@ -144,30 +146,38 @@ SUITES = {
             "name": "growth",
             "title": "Growing to 2^{n} bytes by 1 MiB at a time, touching every page",
             "unit": "ms a GiB",
-            "count": 30, "quick": 29, "rounds": 9, "warm": True,
+            "count": 27, "quick": 26, "rounds": 7, "warm": True,
             "program": "bench_heap", "workload": "growth",
-            "variants": ["heap", "heap-page", "mmap", "mmap-steps"], "baseline": "mmap", "metrics": ["ms"], "bars": [],
+            "variants": ["heap", "heap-page", "mmap", "mmap-steps", "heap-huge", "mmap-huge"],
+            "baseline": "mmap", "metrics": ["ms"], "bars": [],
         },
         {
             "name": "mappings",
-            "title": "Mappings of a heap of 2^{n} bytes after freeing at random and returning",
+            "title": "Mappings of a heap, by its size, while spans are freed at random and returned",
             "unit": "lines of /proc/self/maps",
-            "count": 30, "quick": 29, "rounds": 1,
+            "points": {"16 MiB": 1 << 24, "64 MiB": 1 << 26, "256 MiB": 1 << 28}, "quick": ["16 MiB", "64 MiB"], "rounds": 1,
             "program": "bench_heap", "workload": "mappings",
-            "variants": ["heap", "decommit"], "baseline": "heap", "metrics": ["inside", "more"],
+            "variants": ["heap", "decommit"], "baseline": "16 MiB", "metrics": ["inside", "more"],
             "facts": ["returned"],
-            "bars": [("heap", "inside", None, "<=", 16), ("heap", "more", None, "<=", 16)],
+            # Two for each of the nine columns of tables, for header and regions together, and for the arena.
+            "bars": [("heap", "inside", SPREAD, "<=", 1), ("heap 64 MiB", "inside", None, "<=", 22),
+                     ("heap 64 MiB", "more", None, "<=", 22)],
         },
     ],
 }
 
 
-def progress(text):
+def progress(text, *details):
+    """Say what is going on: a line that changes, or, where it can't, one for each new text."""
     if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K" + text)
-    elif text:
+        sys.stderr.write("\r\033[K" + ", ".join((text, *details)))
+    elif text not in ("", progress.text):
         sys.stderr.write(text + "\n")
+    progress.text = text
     sys.stderr.flush()
+
+
+progress.text = ""
 
 
 def measure(bindir, workload, variant, number):
@@ -185,27 +195,31 @@ def all_metrics(workload):
     return workload["metrics"] + workload.get("facts", [])
 
 
-def points_of(workload, quick):
-    return workload.get("points") or {"": 1 << workload.get("quick" if quick else "count", 0)}
+def scaled(workload, quick):
+    """The workload with the numbers and rounds that are to be used. A count is a series of one point without a label."""
+    rounds, points = workload["rounds"], workload.get("points")
+    if points and quick:
+        points = {label: points[label] for label in workload.get("quick", points)}
+    exponent = None if points else workload.get("quick" if quick else "count", 0)
+    return {**workload, "rounds": min(rounds, 3) if quick else rounds, "points": points or {"": 1 << exponent},
+            "title": workload["title"].format(n=exponent)}
 
 
-def run(bindir, workload, quick):
-    points = points_of(workload, quick)
-    rows = [(variant, label) for variant in workload["variants"] for label in points]
-    rounds = min(workload["rounds"], 3) if quick else workload["rounds"]
+def run(bindir, workload):
+    rows = [(variant, label) for variant in workload["variants"] for label in workload["points"]]
+    rounds, started = workload["rounds"], time.monotonic()
     results = {row_name(*row): {metric: [] for metric in all_metrics(workload)} for row in rows}
     for number in range(rounds + 1) if rounds > 1 else [1]:
         start = number % len(rows)  # no variant is always the one that follows the same other
         for variant, label in rows[start:] + rows[:start]:
             row = row_name(variant, label)
-            progress(f"{workload['name']}: round {number} of {rounds}, {row}")
-            figures = workload.get("measure", measure)(bindir, workload, variant, points[label])
+            progress(f"{workload['name']}: round {number} of {rounds}", row)
+            figures = workload.get("measure", measure)(bindir, workload, variant, workload["points"][label])
             for metric in all_metrics(workload) if number > 0 else []:
                 results[row][metric] += [figures[metric]] if metric in figures else []
     progress("")
-    outcome = {"title": workload["title"].format(n=workload.get("quick" if quick else "count")), "unit": workload["unit"],
-               "rounds": rounds, "results": results}
-    return {**outcome, "bars": [judge(workload, results, bar) for bar in workload["bars"]]}
+    return {"title": workload["title"], "unit": workload["unit"], "rounds": rounds, "seconds": time.monotonic() - started,
+            "results": results, "bars": [judge(workload, results, bar) for bar in workload["bars"]]}
 
 
 def compared(workload, results, row, peer, metric):
@@ -220,7 +234,7 @@ def peer_of(workload, row):
     """The row that this one is compared to in the table."""
     variant, _, label = row.partition(" ")
     baseline = workload["baseline"]
-    return row_name(variant, baseline) if baseline in workload.get("points", {}) else row_name(baseline, label)
+    return row_name(variant, baseline) if baseline in workload["points"] else row_name(baseline, label)
 
 
 def judge(workload, results, bar):
@@ -257,7 +271,7 @@ def print_table(workload, outcome):
     results = outcome["results"]
     columns = [column for metric in all_metrics(workload) for column in columns_of(workload, results, metric)]
     width = max(14, max(len(row) for row in results) + 1)
-    print(f"\n{outcome['title']} ({outcome['unit']}, median of {outcome['rounds']})")
+    print(f"\n{outcome['title']} ({outcome['unit']}, median of {outcome['rounds']}, {outcome['seconds']:.0f} s)")
     print("  " + "variant".ljust(width) + "".join(head.rjust(max(12, len(head) + 2)) for head, _ in columns))
     for row in results:
         cells = (cells.get(row, "-").rjust(max(12, len(head) + 2)) for head, cells in columns)
@@ -273,8 +287,10 @@ def three(values):
 def plot_series(workload, results):
     """gnuplot's data and commands for a series: groups of boxes, one group a point."""
     metric, variants = workload["metrics"][0], workload["variants"]
-    data = "\n".join(f'"{label}" ' + " ".join(three(results[row_name(v, label)][metric]) for v in variants)
-                     for label in workload["points"])
+    data = ""
+    for label in workload["points"]:
+        superscript = re.sub(r"\^(\d+)", r"^{\1}", label)
+        data += f'"{superscript}" ' + " ".join(three(results[row_name(v, label)][metric]) for v in variants) + "\n"
     boxes = ", ".join(f'$data using {3 * i + 2}:{3 * i + 3}:{3 * i + 4}:xtic(1) title "{v}"' for i, v in enumerate(variants))
     return data, "set style data histogram\nset style histogram errorbars gap 1\nset key left top\nplot " + boxes
 
@@ -282,14 +298,15 @@ def plot_series(workload, results):
 def plot_variants(workload, results):
     metric = workload["metrics"][0]
     data = "\n".join(f'"{v}" {three(results[v][metric])}' for v in workload["variants"])
-    return data, """plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
+    return data, """set xtics rotate by -20
+plot $data using 0:2:xtic(1) with boxes notitle linecolor rgb "#4477aa", \\
      $data using 0:2:3:4 with yerrorbars notitle pointtype 0 linecolor rgb "black\""""
 
 
 def plot(outdir, suite, workload, outcome):
     path = os.path.join(outdir, f"{suite}-{workload['name']}.svg")
     title = outcome["title"].replace("^", "\\\\^").replace("_", "\\\\_")
-    data, commands = (plot_series if "points" in workload else plot_variants)(workload, outcome["results"])
+    data, commands = (plot_variants if "" in workload["points"] else plot_series)(workload, outcome["results"])
     script = f"""set terminal svg size 640,360 font "sans,12" background "white"
 set output "{path}"
 set title "{title}"
@@ -320,7 +337,8 @@ def main(arguments):
     os.makedirs(outdir, exist_ok=True)
     outcomes, plots = {}, []
     for workload in SUITES[suite]:
-        outcome = run(bindir, workload, "--quick" in flags)
+        workload = scaled(workload, "--quick" in flags)
+        outcome = run(bindir, workload)
         outcomes[workload["name"]] = outcome
         if "--json" not in flags:
             print_table(workload, outcome)
