@@ -613,7 +613,8 @@ static void choose_options(void)
     w.interval = w.options.scavenge_interval != 0 ? w.options.scavenge_interval : 1000000000;
 }
 
-/* Most of the model's addresses, so that a heap of 32 bits begins with a small region and must get others. */
+/* Most of the model's addresses, so that a heap of 32 bits begins with a small region and must get others. At the end
+ * of them: the model looks for a place from the start, and takes its time for a large one. */
 static void take_addresses(vmk_region *ballast)
 {
 #ifdef VMKIT_MODEL
@@ -622,8 +623,10 @@ static void take_addresses(vmk_region *ballast)
     if (w.options.layout != VMK_LAYOUT_32 || !vmki_heap_plan_make(&plan, VMK_LAYOUT_32, 1 << 19, SIZE_MAX))
         return;
     size_t size = vmki_floor(MODEL_MAX_ADDRESS_SPACE - model_reserved() - plan.total - spare, VMKI_CHUNK_SIZE);
-    vmk_status status = vmk_reserve(ballast, size, NULL);
-    (void)fuzz_settle(&w.in, status == VMK_ERR_ADDRESS_SPACE ? VMK_OK : status);
+    vmk_reserve_options how = {.flags = VMK_RESERVE_EXACT};
+    how.hint = (unsigned char *)model_base() + (MODEL_MAX_ADDRESS_SPACE - size);
+    vmk_status status = vmk_reserve(ballast, size, &how);
+    (void)fuzz_settle(&w.in, status == VMK_ERR_TAKEN ? VMK_OK : status);
 #else
     (void)ballast;
 #endif
