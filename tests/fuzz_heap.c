@@ -305,8 +305,7 @@ static vmk_status on_grow(void *context, void *base, size_t size)
     FUZZ_CHECK(context == &w && size % PAGE == 0 && size != 0);
     if (w.heap != NULL)
         FUZZ_CHECK(vmk_span_find(w.heap, low) == NULL && vmk_span_find(w.heap, low + size - 1) == NULL);
-    for (size_t at = 0; at < size; at += PAGE)
-        FUZZ_CHECK(*byte_at(low + at) == 0 && *byte_at(low + at + PAGE - 1) == 0);
+    FUZZ_CHECK(all_zero(byte_at(low), PAGE) && all_zero(byte_at(low + size - PAGE), PAGE)); /* to touch all is slow */
     if (w.refusals > 0) {
         w.refusals--;
         w.refused = true;
@@ -603,13 +602,14 @@ static void choose_options(void)
     if ((how & 64) != 0)
         w.options.step = 1 + fuzz_below(&w.in, 1 << 16) * 100;
     if ((how & 128) != 0) {
-        w.options.hint = w.last_origin;
+        size_t chunk = fuzz_below(&w.in, 60);
         w.options.scavenge_interval = 1 + fuzz_byte(&w.in);
-    }
+        w.options.hint = w.last_origin;
 #ifdef VMKIT_MODEL
-    if ((how & 128) != 0) /* others lie outside of all its addresses */
-        w.options.hint = (uintptr_t)model_base() + fuzz_below(&w.in, 60) * VMKI_CHUNK_SIZE;
+        w.options.hint = (uintptr_t)model_base() + chunk * VMKI_CHUNK_SIZE; /* all its addresses lie there */
 #endif
+        (void)chunk;
+    }
     w.interval = w.options.scavenge_interval != 0 ? w.options.scavenge_interval : 1000000000;
 }
 
@@ -617,9 +617,9 @@ static void choose_options(void)
  * of them: the model looks for a place from the start, and takes its time for a large one. */
 static void take_addresses(vmk_region *ballast)
 {
+    size_t spare = (1 + fuzz_below(&w.in, 64)) * VMKI_QUANTUM;
 #ifdef VMKIT_MODEL
     vmki_heap_plan plan;
-    size_t spare = (1 + fuzz_below(&w.in, 64)) * VMKI_QUANTUM;
     if (w.options.layout != VMK_LAYOUT_32 || !vmki_heap_plan_make(&plan, VMK_LAYOUT_32, 1 << 19, SIZE_MAX))
         return;
     size_t size = vmki_floor(MODEL_MAX_ADDRESS_SPACE - model_reserved() - plan.total - spare, VMKI_CHUNK_SIZE);
@@ -628,6 +628,7 @@ static void take_addresses(vmk_region *ballast)
     vmk_status status = vmk_reserve(ballast, size, &how);
     (void)fuzz_settle(&w.in, status == VMK_ERR_TAKEN ? VMK_OK : status);
 #else
+    (void)spare;
     (void)ballast;
 #endif
 }
