@@ -600,9 +600,9 @@ static void choose_options(void)
                                    .clock_context = &w,
                                    .keep_percent = keep[how / 16 % 4]};
     if ((how & 64) != 0)
-        w.options.step = 1 + fuzz_below(&w.in, 1 << 16) * 100;
+        w.options.step = 1 + fuzz_below(&w.in, 1 << 16) * 16;
     if ((how & 128) != 0) {
-        size_t chunk = fuzz_below(&w.in, 60);
+        size_t chunk = fuzz_below(&w.in, 16);
         w.options.scavenge_interval = 1 + fuzz_byte(&w.in);
         w.options.hint = w.last_origin;
 #ifdef VMKIT_MODEL
