@@ -287,9 +287,13 @@ static bool scenario(vmk_layout layout, world *w, uint64_t nth)
     return w->hit;
 }
 
+/* At every position; where fewer rounds are asked for (VMKIT_ROUNDS, for sanitizers), at every second or fourth, from a
+ * random one on. */
 static void fail_everywhere(int layout, bool discards, bool stubborn, vmk_status injected)
 {
-    for (uint64_t nth = 1;; nth++) {
+    size_t stride = 4 / vmki_min(support_rounds(4), 4);
+    support_random random = support_random_start((uint64_t)layout);
+    for (uint64_t nth = 1 + support_random_below(&random, stride);; nth += stride) {
         world w = {.discards = discards, .stubborn = stubborn, .injected = injected};
         if (!scenario((vmk_layout)layout, &w, nth)) {
             ck_assert_uint_gt(nth, 25); /* it was a scenario */
