@@ -321,6 +321,46 @@ START_TEST(every_call_fails_where_memory_is_discarded)
 }
 END_TEST
 
+/* --- a growth that can't be undone ------------------------------------------------------------------------------ */
+
+/* Refuse as long as a failure is to come, of the n-th call from then on. */
+static vmk_status refuse_and_fail(void *context, void *base, size_t size)
+{
+    uint64_t nth = *(uint64_t *)context;
+    (void)base;
+    (void)size;
+    if (nth == 0)
+        return VMK_OK;
+    model_fail_nth(nth, VMK_ERR_COMMIT, false);
+    return VMK_ERR_LIMIT;
+}
+
+/* The hook refuses, and the system refuses to take back what was committed: then it is still known to be zero, so it
+ * must not have become anything else. */
+START_TEST(what_is_not_taken_back_is_zero)
+{
+    for (uint64_t last = 1; last < 10; last++) {
+        uint64_t nth = last;
+        vmk_heap *heap;
+        vmk_span *span;
+        vmk_heap_options options = options_of((vmk_layout)(_i + 1));
+        options.on_grow = refuse_and_fail;
+        options.on_grow_context = &nth;
+        model_reset(&(model_rules){.junk_on_discard = true});
+        ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
+        ck_assert_int_ne(vmk_span_alloc(heap, 1, 0, 0, &span), VMK_OK);
+        nth = 0;
+        model_fail_nth(0, VMK_OK, false);
+        ck_assert_int_eq(vmk_span_alloc(heap, 8, 0, VMK_SPAN_ZERO, &span), VMK_OK);
+        MUST(all_zero(span->base, span->pages << VMK_HEAP_PAGE_SHIFT));
+        ck_assert(vmki_heap_check(heap));
+        vmk_heap_destroy(heap);
+        ck_assert_msg(model_violation() == NULL, "%s", model_violation());
+    }
+    model_reset(NULL);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     Suite *suite = suite_create("heap_faults");
@@ -328,6 +368,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(cases, every_call_fails_once, 0, 9);
     tcase_add_loop_test(cases, every_call_fails_from_one_on, 0, 3);
     tcase_add_loop_test(cases, every_call_fails_where_memory_is_discarded, 0, 3);
+    tcase_add_loop_test(cases, what_is_not_taken_back_is_zero, 0, 3);
     suite_add_tcase(suite, cases);
     return support_main(argc, argv, suite, NULL);
 }

@@ -202,8 +202,7 @@ static vmk_status arena_grow(vmki_heap *heap, vmki_arena *arena, size_t count)
         return VMK_OK;
     }
     vmki_os_error why = vmki_os_error_get();
-    if (vmk_decommit(region, offset, size) != VMK_OK) /* then it stays committed, and untouched: zero */
-        VMKI_IGNORE(vmk_discard(region, offset, size));
+    VMKI_IGNORE(vmk_decommit(region, offset, size)); /* refused: then it stays committed, and untouched: zero */
     vmki_os_error_set(why);
     return status;
 }
