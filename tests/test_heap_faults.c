@@ -361,6 +361,48 @@ START_TEST(what_is_not_taken_back_is_zero)
 }
 END_TEST
 
+/* --- a growth that is refused now and then ---------------------------------------------------------------------- */
+
+typedef struct refuser {
+    unsigned pattern; /* a bit for each call, the lowest for the next: refuse it */
+    bool empty;       /* was asked about nothing at all */
+} refuser;
+
+static vmk_status refuse_by_pattern(void *context, void *base, size_t size)
+{
+    refuser *r = context;
+    bool refuse = (r->pattern & 1) != 0;
+    (void)base;
+    r->empty |= size == 0;
+    r->pattern >>= 1;
+    return refuse ? VMK_ERR_UNSUPPORTED : VMK_OK;
+}
+
+/* An arena that has just the room that is wanted is not allowed to grow into it: then one behind it is no help. */
+START_TEST(nothing_grows_by_nothing)
+{
+    for (unsigned pattern = 0; pattern < 64; pattern++)
+        for (size_t spare = 0; spare <= 2 * QUANTUM_PAGES; spare += QUANTUM_PAGES / 2) {
+            refuser r = {.empty = false};
+            vmk_heap *heap;
+            vmk_span *span = NULL;
+            vmk_heap_options options = options_of(VMK_LAYOUT_LIMITED);
+            options.on_grow = refuse_by_pattern;
+            options.on_grow_context = &r;
+            model_reset(NULL);
+            ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
+            size_t room = vmki_heap_arenas(vmki_heap_of(heap))->pages;
+            ck_assert_int_eq(vmk_span_alloc(heap, room - 4 * QUANTUM_PAGES, 0, 0, &span), VMK_OK);
+            r.pattern = pattern;
+            vmk_status status = vmk_span_alloc(heap, 4 * QUANTUM_PAGES - spare, 0, 0, &span);
+            MUST(!r.empty && (status == VMK_OK || status == VMK_ERR_UNSUPPORTED));
+            MUST(vmki_heap_check(heap));
+            vmk_heap_destroy(heap);
+        }
+    ck_assert_msg(model_violation() == NULL, "%s", model_violation());
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     Suite *suite = suite_create("heap_faults");
@@ -369,6 +411,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(cases, every_call_fails_from_one_on, 0, 3);
     tcase_add_loop_test(cases, every_call_fails_where_memory_is_discarded, 0, 3);
     tcase_add_loop_test(cases, what_is_not_taken_back_is_zero, 0, 3);
+    tcase_add_test(cases, nothing_grows_by_nothing);
     suite_add_tcase(suite, cases);
     return support_main(argc, argv, suite, NULL);
 }

@@ -296,7 +296,10 @@ static vmk_status grow_by_extension(vmki_heap *heap, size_t count, size_t align,
 {
     vmki_arena *last = vmki_heap_arenas(heap) + heap->recent_arena;
     size_t end = arena_end(last), room = last->pages - last->grown;
-    size_t least = vmki_ceil(need_at(heap, heap->recent_arena, count, align) - room, QUANTUM_PAGES);
+    size_t need = need_at(heap, heap->recent_arena, count, align);
+    if (need <= room) /* it could have grown, and was refused: more room is no help */
+        return VMK_ERR_TAKEN;
+    size_t least = vmki_ceil(need - room, QUANTUM_PAGES);
     most = vmki_min(most, heap->plan.window_pages - end);
     if (least > most)
         return VMK_ERR_LIMIT;
