@@ -13,6 +13,8 @@
 
 static vmk_region region;
 static vmk_table table;
+static vmk_heap *heap;
+static vmk_span *span;
 
 static void make_region(void)
 {
@@ -93,6 +95,210 @@ static void grow_what_is_no_table(void)
     VMKI_IGNORE(vmk_table_ensure(&table, 1));
 }
 
+/* --- heaps ------------------------------------------------------------------------------------------------------ */
+
+static vmk_heap *new_heap(void)
+{
+    vmk_heap *made;
+    if (vmk_heap_create(&made, NULL) != VMK_OK)
+        exit(9);
+    return made;
+}
+
+static vmk_span *new_span(vmk_heap *of)
+{
+    vmk_span *made;
+    if (vmk_span_alloc(of, 4, 0, 0, &made) != VMK_OK)
+        exit(9);
+    return made;
+}
+
+static void make_span(void)
+{
+    heap = new_heap();
+    span = new_span(heap);
+}
+
+static void make_freed_span(void)
+{
+    make_span();
+    vmk_span_free(heap, span);
+}
+
+static void destroy_null(void)
+{
+    vmk_heap_destroy(NULL);
+}
+
+/* Whoever has a heap's view by value, or a pointer to something else. */
+static void destroy_on_the_stack(void)
+{
+    unsigned char bytes[4096] = {0};
+    make_span();
+    memcpy(bytes, heap, sizeof *heap);
+    vmk_heap_destroy((vmk_heap *)(void *)bytes);
+}
+
+static void destroy_what_is_no_heap(void)
+{
+    make_span();
+    memset(span->base, 0xff, VMK_HEAP_PAGE_SIZE);
+    vmk_heap_destroy((vmk_heap *)(void *)span->base);
+}
+
+/* A heap's own memory is gone with it. Where it has been reserved since, by others, that is found out. */
+static void destroy_twice(void)
+{
+    make_span();
+    vmk_heap *old = heap;
+    vmk_reserve_options how = {.hint = old, .flags = VMK_RESERVE_EXACT};
+    vmk_heap_destroy(old);
+    if (vmk_reserve(&region, vmk_granularity(), &how) != VMK_OK || vmk_commit(&region, 0, region.size) != VMK_OK)
+        exit(9);
+    vmk_heap_destroy(old);
+}
+
+static void alloc_without_a_heap(void)
+{
+    VMKI_IGNORE(vmk_span_alloc(NULL, 1, 0, 0, &span));
+}
+
+static void free_without_a_heap(void)
+{
+    make_span();
+    vmk_span_free(NULL, span);
+}
+
+static void resize_without_a_heap(void)
+{
+    make_span();
+    VMKI_IGNORE(vmk_span_resize(NULL, span, 2));
+}
+
+static void split_without_a_heap(void)
+{
+    make_span();
+    VMKI_IGNORE(vmk_span_split(NULL, span, 2, &span));
+}
+
+static void classify_without_a_heap(void)
+{
+    make_span();
+    vmk_span_set_class(NULL, span, 2);
+}
+
+static void scavenge_without_a_heap(void)
+{
+    (void)vmk_heap_scavenge(NULL, SIZE_MAX);
+}
+
+static void tick_without_a_heap(void)
+{
+    (void)vmk_heap_scavenge_tick(NULL);
+}
+
+static void start_without_a_heap(void)
+{
+    VMKI_IGNORE(vmk_heap_scavenger_start(NULL));
+}
+
+static void stop_without_a_heap(void)
+{
+    vmk_heap_scavenger_stop(NULL);
+}
+
+static void look_without_a_heap(void)
+{
+    vmk_heap_stats stats;
+    vmk_heap_stats_now(NULL, &stats);
+}
+
+static void walk_without_a_heap(void)
+{
+    vmk_heap_walk(NULL, NULL, NULL);
+}
+
+static void free_twice(void)
+{
+    make_freed_span();
+    vmk_span_free(heap, span);
+}
+
+static void free_null(void)
+{
+    make_span();
+    vmk_span_free(heap, NULL);
+}
+
+static void free_another_heaps(void)
+{
+    make_span();
+    vmk_span_free(heap, new_span(new_heap()));
+}
+
+static void free_misaligned(void)
+{
+    make_span();
+    vmk_span_free(heap, (vmk_span *)(void *)((unsigned char *)span + sizeof(void *)));
+}
+
+/* The record of nobody, with the id 0, and the one after the last that was handed out. */
+static void free_the_first_record(void)
+{
+    make_span();
+    vmk_span_free(heap, heap->records);
+}
+
+static void free_what_was_never_made(void)
+{
+    make_span();
+    vmk_span_free(heap, span + 1);
+}
+
+static void free_what_a_span_holds(void)
+{
+    make_span();
+    vmk_span_free(heap, (vmk_span *)(void *)span->base);
+}
+
+static void resize_freed(void)
+{
+    make_freed_span();
+    VMKI_IGNORE(vmk_span_resize(heap, span, 2));
+}
+
+static void resize_another_heaps(void)
+{
+    make_span();
+    VMKI_IGNORE(vmk_span_resize(heap, new_span(new_heap()), 2));
+}
+
+static void split_freed(void)
+{
+    make_freed_span();
+    VMKI_IGNORE(vmk_span_split(heap, span, 2, &span));
+}
+
+static void split_null(void)
+{
+    make_span();
+    VMKI_IGNORE(vmk_span_split(heap, NULL, 2, &span));
+}
+
+static void classify_freed(void)
+{
+    make_freed_span();
+    vmk_span_set_class(heap, span, 2);
+}
+
+static void classify_null(void)
+{
+    make_span();
+    vmk_span_set_class(heap, NULL, 2);
+}
+
+/* --- others ----------------------------------------------------------------------------------------------------- */
+
 static void fail_an_assertion(void)
 {
     VMKI_ASSERT(1 + 1 == 3);
@@ -121,6 +327,34 @@ static const struct crime {
     {"fini-twice", end_a_table_twice, "vmkit: vmk_table_fini: table was ended before: 0x"},
     {"fini-none", end_what_is_no_table, "vmkit: vmk_table_fini: not a table: 0x"},
     {"ensure-none", grow_what_is_no_table, "vmkit: vmk_table_ensure: not a table: 0x"},
+    {"destroy-null", destroy_null, "vmkit: vmk_heap_destroy: not a heap: 0x0"},
+    {"destroy-stack", destroy_on_the_stack, "vmkit: vmk_heap_destroy: not a heap: 0x"},
+    {"destroy-none", destroy_what_is_no_heap, "vmkit: vmk_heap_destroy: not a heap: 0x"},
+    {"destroy-twice", destroy_twice, "vmkit: vmk_heap_destroy: not a heap: 0x"},
+    {"alloc-no-heap", alloc_without_a_heap, "vmkit: vmk_span_alloc: not a heap: 0x"},
+    {"free-no-heap", free_without_a_heap, "vmkit: vmk_span_free: not a heap: 0x"},
+    {"resize-no-heap", resize_without_a_heap, "vmkit: vmk_span_resize: not a heap: 0x"},
+    {"split-no-heap", split_without_a_heap, "vmkit: vmk_span_split: not a heap: 0x"},
+    {"class-no-heap", classify_without_a_heap, "vmkit: vmk_span_set_class: not a heap: 0x"},
+    {"scavenge-no-heap", scavenge_without_a_heap, "vmkit: vmk_heap_scavenge: not a heap: 0x"},
+    {"tick-no-heap", tick_without_a_heap, "vmkit: vmk_heap_scavenge_tick: not a heap: 0x"},
+    {"start-no-heap", start_without_a_heap, "vmkit: vmk_heap_scavenger_start: not a heap: 0x"},
+    {"stop-no-heap", stop_without_a_heap, "vmkit: vmk_heap_scavenger_stop: not a heap: 0x"},
+    {"stats-no-heap", look_without_a_heap, "vmkit: vmk_heap_stats_now: not a heap: 0x"},
+    {"walk-no-heap", walk_without_a_heap, "vmkit: vmk_heap_walk: not a heap: 0x"},
+    {"free-twice", free_twice, "vmkit: vmk_span_free: span was freed before: 0x"},
+    {"free-null", free_null, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"free-foreign", free_another_heaps, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"free-misaligned", free_misaligned, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"free-first", free_the_first_record, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"free-unmade", free_what_was_never_made, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"free-contents", free_what_a_span_holds, "vmkit: vmk_span_free: not a span of this heap: 0x"},
+    {"resize-freed", resize_freed, "vmkit: vmk_span_resize: span was freed before: 0x"},
+    {"resize-foreign", resize_another_heaps, "vmkit: vmk_span_resize: not a span of this heap: 0x"},
+    {"split-freed", split_freed, "vmkit: vmk_span_split: span was freed before: 0x"},
+    {"split-null", split_null, "vmkit: vmk_span_split: not a span of this heap: 0x"},
+    {"class-freed", classify_freed, "vmkit: vmk_span_set_class: span was freed before: 0x"},
+    {"class-null", classify_null, "vmkit: vmk_span_set_class: not a span of this heap: 0x"},
     {"assertion", fail_an_assertion, "vmkit: assertion failed: 1 + 1 == 3 ("},
     {"touch-guard", touch_past_what_is_ready, NULL},
 };

@@ -287,9 +287,13 @@ static bool scenario(vmk_layout layout, world *w, uint64_t nth)
     return w->hit;
 }
 
+/* At every position; where fewer rounds are asked for (VMKIT_ROUNDS, for sanitizers), at every second or fourth, from a
+ * random one on. */
 static void fail_everywhere(int layout, bool discards, bool stubborn, vmk_status injected)
 {
-    for (uint64_t nth = 1;; nth++) {
+    size_t stride = 4 / vmki_min(support_rounds(4), 4);
+    support_random random = support_random_start((uint64_t)layout);
+    for (uint64_t nth = 1 + support_random_below(&random, stride);; nth += stride) {
         world w = {.discards = discards, .stubborn = stubborn, .injected = injected};
         if (!scenario((vmk_layout)layout, &w, nth)) {
             ck_assert_uint_gt(nth, 25); /* it was a scenario */
@@ -317,6 +321,88 @@ START_TEST(every_call_fails_where_memory_is_discarded)
 }
 END_TEST
 
+/* --- a growth that can't be undone ------------------------------------------------------------------------------ */
+
+/* Refuse as long as a failure is to come, of the n-th call from then on. */
+static vmk_status refuse_and_fail(void *context, void *base, size_t size)
+{
+    uint64_t nth = *(uint64_t *)context;
+    (void)base;
+    (void)size;
+    if (nth == 0)
+        return VMK_OK;
+    model_fail_nth(nth, VMK_ERR_COMMIT, false);
+    return VMK_ERR_LIMIT;
+}
+
+/* The hook refuses, and the system refuses to take back what was committed: then it is still known to be zero, so it
+ * must not have become anything else. */
+START_TEST(what_is_not_taken_back_is_zero)
+{
+    for (uint64_t last = 1; last < 10; last++) {
+        uint64_t nth = last;
+        vmk_heap *heap;
+        vmk_span *span;
+        vmk_heap_options options = options_of((vmk_layout)(_i + 1));
+        options.on_grow = refuse_and_fail;
+        options.on_grow_context = &nth;
+        model_reset(&(model_rules){.junk_on_discard = true});
+        ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
+        ck_assert_int_ne(vmk_span_alloc(heap, 1, 0, 0, &span), VMK_OK);
+        nth = 0;
+        model_fail_nth(0, VMK_OK, false);
+        ck_assert_int_eq(vmk_span_alloc(heap, 8, 0, VMK_SPAN_ZERO, &span), VMK_OK);
+        MUST(all_zero(span->base, span->pages << VMK_HEAP_PAGE_SHIFT));
+        ck_assert(vmki_heap_check(heap));
+        vmk_heap_destroy(heap);
+        ck_assert_msg(model_violation() == NULL, "%s", model_violation());
+    }
+    model_reset(NULL);
+}
+END_TEST
+
+/* --- a growth that is refused now and then ---------------------------------------------------------------------- */
+
+typedef struct refuser {
+    unsigned pattern; /* a bit for each call, the lowest for the next: refuse it */
+    bool empty;       /* was asked about nothing at all */
+} refuser;
+
+static vmk_status refuse_by_pattern(void *context, void *base, size_t size)
+{
+    refuser *r = context;
+    bool refuse = (r->pattern & 1) != 0;
+    (void)base;
+    r->empty |= size == 0;
+    r->pattern >>= 1;
+    return refuse ? VMK_ERR_UNSUPPORTED : VMK_OK;
+}
+
+/* An arena that has just the room that is wanted is not allowed to grow into it: then one behind it is no help. */
+START_TEST(nothing_grows_by_nothing)
+{
+    for (unsigned pattern = 0; pattern < 64; pattern++)
+        for (size_t spare = 0; spare <= 2 * QUANTUM_PAGES; spare += QUANTUM_PAGES / 2) {
+            refuser r = {.empty = false};
+            vmk_heap *heap;
+            vmk_span *span = NULL;
+            vmk_heap_options options = options_of(VMK_LAYOUT_LIMITED);
+            options.on_grow = refuse_by_pattern;
+            options.on_grow_context = &r;
+            model_reset(NULL);
+            ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
+            size_t room = vmki_heap_arenas(vmki_heap_of(heap))->pages;
+            ck_assert_int_eq(vmk_span_alloc(heap, room - 4 * QUANTUM_PAGES, 0, 0, &span), VMK_OK);
+            r.pattern = pattern;
+            vmk_status status = vmk_span_alloc(heap, 4 * QUANTUM_PAGES - spare, 0, 0, &span);
+            MUST(!r.empty && (status == VMK_OK || status == VMK_ERR_UNSUPPORTED));
+            MUST(vmki_heap_check(heap));
+            vmk_heap_destroy(heap);
+        }
+    ck_assert_msg(model_violation() == NULL, "%s", model_violation());
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     Suite *suite = suite_create("heap_faults");
@@ -324,6 +410,8 @@ int main(int argc, char **argv)
     tcase_add_loop_test(cases, every_call_fails_once, 0, 9);
     tcase_add_loop_test(cases, every_call_fails_from_one_on, 0, 3);
     tcase_add_loop_test(cases, every_call_fails_where_memory_is_discarded, 0, 3);
+    tcase_add_loop_test(cases, what_is_not_taken_back_is_zero, 0, 3);
+    tcase_add_test(cases, nothing_grows_by_nothing);
     suite_add_tcase(suite, cases);
     return support_main(argc, argv, suite, NULL);
 }

@@ -88,12 +88,18 @@ static bool is_committed(const page *p)
     return p->state == MODEL_COMMITTED || p->state == MODEL_READ_ONLY || p->state == MODEL_NO_ACCESS;
 }
 
+/* The first page of the span that is not free; its end if all are. */
+static size_t first_taken(span s)
+{
+    size_t i = s.first;
+    while (i < s.first + s.count && pages[i].state == MODEL_FREE)
+        i++;
+    return i;
+}
+
 static bool all_free(span s)
 {
-    for (size_t i = s.first; i < s.first + s.count; i++)
-        if (pages[i].state != MODEL_FREE)
-            return false;
-    return true;
+    return first_taken(s) == s.first + s.count;
 }
 
 /* Has nobody written to this page, which nobody may touch? Found out once: then it is as it should have been. */
@@ -258,14 +264,18 @@ static bool place_lowest(const vmki_os_request *request, bool apart, span *s)
         return false;
     uintptr_t base = (uintptr_t)model.base;
     uintptr_t end = base + MODEL_MAX_ADDRESS_SPACE;
-    uintptr_t at;
-    for (at = vmki_ceil(base, request->align); at >= base && at < end && request->size <= end - at;
-         at += request->align) {
+    uintptr_t next;
+    for (uintptr_t at = vmki_ceil(base, request->align); at >= base && at < end && request->size <= end - at;
+         at = next) {
         *s = (span){(at - base) / model.page_size, request->size / model.page_size};
+        next = at + request->align;
         if (pages[s->first].state != MODEL_FREE || (apart && s->first != 0 && pages[s->first - 1].state != MODEL_FREE))
             continue;
-        if (all_free(*s))
+        size_t taken = first_taken(*s);
+        if (taken == s->first + s->count)
             return true;
+        /* All places before this one have that page in them. */
+        next = vmki_ceil((uintptr_t)page_at(taken + 1), request->align);
     }
     return false;
 }

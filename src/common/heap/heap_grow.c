@@ -202,8 +202,7 @@ static vmk_status arena_grow(vmki_heap *heap, vmki_arena *arena, size_t count)
         return VMK_OK;
     }
     vmki_os_error why = vmki_os_error_get();
-    if (vmk_decommit(region, offset, size) != VMK_OK) /* then it stays committed, and untouched: zero */
-        VMKI_IGNORE(vmk_discard(region, offset, size));
+    VMKI_IGNORE(vmk_decommit(region, offset, size)); /* refused: then it stays committed, and untouched: zero */
     vmki_os_error_set(why);
     return status;
 }
@@ -298,8 +297,8 @@ static vmk_status grow_by_extension(vmki_heap *heap, size_t count, size_t align,
     vmki_arena *last = vmki_heap_arenas(heap) + heap->recent_arena;
     size_t end = arena_end(last), room = last->pages - last->grown;
     size_t need = need_at(heap, heap->recent_arena, count, align);
-    if (need <= room)
-        return VMK_ERR_TAKEN; /* it has room, which was refused */
+    if (need <= room) /* it could have grown, and was refused: more room is no help */
+        return VMK_ERR_TAKEN;
     size_t least = vmki_ceil(need - room, QUANTUM_PAGES);
     most = vmki_min(most, heap->plan.window_pages - end);
     if (least > most)

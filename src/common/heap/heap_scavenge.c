@@ -29,9 +29,8 @@ static size_t small_unit(void)
 static size_t method(vmki_heap *heap)
 {
     vmki_heap_lock(heap);
-    bool decided = heap->decided;
-    vmki_heap_unlock(heap);
-    if (!decided) {
+    if (!heap->decided) {
+        vmki_heap_unlock(heap); /* others may probe meanwhile, and come to the same */
         const vmk_caps *caps = vmk_capabilities();
         const unsigned wanted = VMK_CAP_DISCARD_PROMPT | VMK_CAP_DISCARD_ZERO;
         size_t huge = caps->huge_page_size <= VMKI_CHUNK_SIZE ? caps->huge_page_size >> VMK_HEAP_PAGE_SHIFT : 0;
@@ -40,9 +39,10 @@ static size_t method(vmki_heap *heap)
                          caps->overcommit != VMK_OVERCOMMIT_NEVER;
         heap->huge_pages = huge > small_unit() ? huge : 0;
         heap->decided = true;
-        vmki_heap_unlock(heap);
     }
-    return heap->huge_pages;
+    size_t huge_pages = heap->huge_pages;
+    vmki_heap_unlock(heap);
+    return huge_pages;
 }
 
 /* Give back idle pages of one arena; false where the system refuses. */
