@@ -119,8 +119,8 @@ for target; do
     case $target-$emulated in
     linux32-yes | win32-yes)
         emulation=ON
-        rounds=VMKIT_ROUNDS=${VMKIT_ROUNDS:-0.1}
-        say "$target: qemu runs its programs, slowly: random tests are a tenth as long, and what the kernel itself would" \
+        rounds=VMKIT_ROUNDS=${VMKIT_ROUNDS:-0.03}
+        say "$target: qemu runs its programs, slowly: random tests are far shorter, and what the kernel itself would" \
             "have to show for them (limits on the process, its figures) is not tested here"
         ;;
     esac

@@ -291,7 +291,7 @@ static bool scenario(vmk_layout layout, world *w, uint64_t nth)
  * random one on. */
 static void fail_everywhere(int layout, bool discards, bool stubborn, vmk_status injected)
 {
-    size_t stride = 4 / vmki_min(support_rounds(4), 4);
+    size_t stride = 16 / vmki_min(support_rounds(16), 16);
     support_random random = support_random_start((uint64_t)layout);
     for (uint64_t nth = 1 + support_random_below(&random, stride);; nth += stride) {
         world w = {.discards = discards, .stubborn = stubborn, .injected = injected};
