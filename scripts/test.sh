@@ -121,7 +121,7 @@ for target; do
         emulation=ON
         rounds=VMKIT_ROUNDS=${VMKIT_ROUNDS:-0.03}
         say "$target: qemu runs its programs, slowly: random tests are far shorter, and what the kernel itself would" \
-            "have to show for them (limits on the process, its figures) is not tested here"
+            "have to show for them (limits on the process, its figures) and the use by other projects are not tested here"
         ;;
     esac
     if step configure cmake --preset "$target" -DVMKIT_EMULATED=$emulation && step build cmake --build --preset "$target"; then
