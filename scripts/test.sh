@@ -5,6 +5,10 @@
 #
 # The last line is "N passed, N failed", over all targets, and the exit code is 0 only if something passed and nothing
 # failed. A target that can't be built or tested counts as a failure: none is ever skipped.
+#
+# Where the kernel can't run 32-bit programs qemu does it (scripts/emulate32.sh). It bears linux32 with some exceptions, but
+# not Wine: most suites of win32 crash it. So win32 fails there; with VMKIT_UNTESTED=win32, for machines that nobody can
+# change, it is built, the few suites that do run are run, and the summary says so.
 set -eu
 . "$(dirname "$0")/common.sh"
 cd "$top"
@@ -100,7 +104,7 @@ run_tests() {
     if [ "$target" = tsan ] && setarch -R true 2>/dev/null; then aslr="setarch -R"; fi
     status=0
     # shellcheck disable=SC2086 # words on purpose
-    $aslr env $rounds ctest --preset "$target" -j "$(nproc)" --output-junit "$report" || status=$?
+    $aslr env $rounds ctest --preset "$target" $only -j "$(nproc)" --output-junit "$report" || status=$?
     all=$(grep -c '<testcase ' "$report") || all=0
     passed=$(grep -c '<testcase .*status="run"' "$report") || passed=0
     failed=$((all - passed))
@@ -116,19 +120,25 @@ for target; do
     failed=1
     emulation=OFF
     rounds=
+    only=
+    note=
     case $target-$emulated in
     linux32-yes | win32-yes)
         emulation=ON
         rounds=VMKIT_ROUNDS=${VMKIT_ROUNDS:-0.03}
         say "$target: qemu runs its programs, slowly: random tests are far shorter, and what the kernel itself would" \
             "have to show for them (limits on the process, its figures) and the use by other projects are not tested here"
+        note=" (by qemu, without limits and the kernel's figures: see above)"
         ;;
     esac
+    if [ "$target-$emulation-${VMKIT_UNTESTED:-}" = win32-ON-win32 ]; then
+        say "win32: NOT TESTED here but for a few suites: this kernel runs no 32-bit programs, and qemu no Wine to speak of"
+        only="-R ^(wine_start|test_cxx|test_base|test_extents.*)\$"
+        note=" (NOT TESTED but for these: no 32-bit programs here, and qemu does not bear Wine)"
+    fi
     if step configure cmake --preset "$target" -DVMKIT_EMULATED=$emulation && step build cmake --build --preset "$target"; then
         run_tests
     fi
-    note=
-    [ $emulation = OFF ] || note=" (by qemu, without limits and the kernel's figures: see above)"
     summary="$summary$(printf '%-8s %4d passed, %d failed%s' "$target" "$passed" "$failed" "$note")
 "
     passed_sum=$((passed_sum + passed))

@@ -391,8 +391,11 @@ static void move(vmki_index_set *set, size_t half, size_t log2, size_t dirty)
     set->used = 0;
     for (size_t i = 0; i < view_size(from); i++) {
         const size_t *entry = from.entries + i * ENTRY_WORDS;
-        if (entry[0] != 0 && entry[1] != 0)
-            publish(set, find_place(to, entry[0]), entry[0] - 1, entry[1]);
+        if (entry[0] == 0 || entry[1] == 0)
+            continue;
+        size_t *place = find_place(to, entry[0]);
+        VMKI_ASSERT(place != NULL); /* the new table has room for all */
+        publish(set, place, entry[0] - 1, entry[1]);
     }
     VMKI_STORE_RELEASE(&set->current, (log2 << 1) + half);
 }
