@@ -5,6 +5,8 @@
  */
 #include "posix/os_private.h"
 
+#include "posix/os_self.h"
+
 uint64_t vmki_os_clock(void)
 {
     struct timespec now = {0, 0};
@@ -76,6 +78,44 @@ vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argum
 void vmki_os_thread_join(vmki_os_thread *thread)
 {
     (void)pthread_join((pthread_t)thread->handle, NULL);
+}
+
+void vmki_os_yield(void)
+{
+    (void)sched_yield();
+}
+
+/* --- a pointer of each thread's own ----------------------------------------------------------------------------- */
+
+VMKI_POSIX_OWN void *vmki_posix_self;
+VMKI_POSIX_OWN unsigned vmki_posix_ends;
+
+static pthread_key_t self_key;
+static void (*self_at_end)(void *self);
+
+static void self_end(void *self)
+{
+    vmki_posix_self = NULL;
+    vmki_posix_ends++;
+    self_at_end(self);
+}
+
+vmk_status vmki_os_self_init(void (*at_end)(void *self))
+{
+    self_at_end = at_end;
+    int error = pthread_key_create(&self_key, self_end);
+    if (error == 0)
+        return VMK_OK;
+    errno = error;
+    return error == ENOMEM ? VMK_ERR_COMMIT : VMK_ERR_UNSUPPORTED;
+}
+
+/* The pointer first: the C library may allocate for what it keeps by key. Without memory it keeps nothing, and the
+ * thread's end is not told. */
+void vmki_os_self_set(void *self)
+{
+    vmki_posix_self = self;
+    (void)pthread_setspecific(self_key, self);
 }
 
 /* --- events ----------------------------------------------------------------------------------------------------- */

@@ -338,3 +338,24 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
 {
     return advise(base, size, advice == VMK_ADVICE_HUGE ? VMKI_POSIX_HUGE : VMKI_POSIX_NO_HUGE);
 }
+
+/* Without MREMAP_FIXED: with it the kernel first unmaps what is there, and may then fail. The guard behind keeps the
+ * mapping from growing in place into it, so what is got is another place, with room for a guard of its own; if that
+ * can't be made one for lack of a mapping, it stays memory that nobody uses. */
+vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard)
+{
+#if defined(MREMAP_MAYMOVE)
+    unsigned char *old = *base;
+    unsigned char *moved = mremap(old, size, new_size + guard, MREMAP_MAYMOVE);
+    if (moved == MAP_FAILED)
+        return status_of_error(VMK_ERR_COMMIT);
+    give_back(old + size, guard);
+    if (guard != 0)
+        (void)mprotect(moved + new_size, guard, PROT_NONE);
+    *base = moved;
+    return VMK_OK;
+#else
+    (void)base, (void)size, (void)new_size, (void)guard;
+    return VMK_ERR_UNSUPPORTED;
+#endif
+}

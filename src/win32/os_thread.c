@@ -4,6 +4,8 @@
  */
 #include "os_private.h"
 
+#include "os_self.h"
+
 /* Whole seconds and the rest apart: the product would overflow after some days. The frequency is fixed from the start
  * and well below 2^34. */
 uint64_t vmki_os_clock(void)
@@ -63,6 +65,60 @@ void vmki_os_thread_join(vmki_os_thread *thread)
     HANDLE handle = (HANDLE)thread->handle;
     WaitForSingleObject(handle, INFINITE);
     CloseHandle(handle);
+}
+
+void vmki_os_yield(void)
+{
+    SwitchToThread();
+}
+
+/* --- a pointer of each thread's own ----------------------------------------------------------------------------- */
+
+unsigned long vmki_win32_self_slot = TLS_OUT_OF_INDEXES;
+
+static DWORD self_watch = FLS_OUT_OF_INDEXES; /* the kind of slot whose callback is called when a thread ends */
+static void (*self_at_end)(void *self);
+
+static VOID WINAPI self_end(PVOID self)
+{
+    if (self == NULL)
+        return;
+    TlsSetValue(vmki_win32_self_slot, NULL);
+    self_at_end(self);
+}
+
+vmk_status vmki_os_self_init(void (*at_end)(void *self))
+{
+    self_at_end = at_end;
+    DWORD slot = TlsAlloc();
+    if (slot == TLS_OUT_OF_INDEXES)
+        return VMK_ERR_COMMIT;
+    self_watch = FlsAlloc(self_end);
+    if (self_watch == FLS_OUT_OF_INDEXES) {
+        DWORD error = GetLastError();
+        TlsFree(slot);
+        SetLastError(error);
+        return VMK_ERR_COMMIT;
+    }
+    __atomic_store_n(&vmki_win32_self_slot, slot, __ATOMIC_RELEASE);
+    return VMK_OK;
+}
+
+/* Without memory for it the thread's end is not told. */
+void vmki_os_self_set(void *self)
+{
+    TlsSetValue(vmki_win32_self_slot, self);
+    FlsSetValue(self_watch, self);
+}
+
+void *vmki_win32_self_ask(void)
+{
+    if (vmki_win32_self_slot == TLS_OUT_OF_INDEXES)
+        return NULL;
+    DWORD error = GetLastError();
+    void *self = TlsGetValue(vmki_win32_self_slot);
+    SetLastError(error);
+    return self;
 }
 
 /* --- events ----------------------------------------------------------------------------------------------------- */

@@ -282,3 +282,14 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
     (void)advice;
     return VMK_ERR_UNSUPPORTED;
 }
+
+/* Pages stay where they are. */
+vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard)
+{
+    (void)base;
+    (void)size;
+    (void)new_size;
+    (void)guard;
+    SetLastError(ERROR_NOT_SUPPORTED);
+    return VMK_ERR_UNSUPPORTED;
+}

@@ -24,7 +24,7 @@ typedef struct model_rules {
     size_t huge_page_size; /* 0: no huge pages, and advice is unsupported */
 } model_rules;
 
-#define MODEL_MAX_ADDRESS_SPACE ((size_t)1 << 28)
+#define MODEL_MAX_ADDRESS_SPACE ((size_t)3 << 27)
 
 typedef enum model_call {
     MODEL_RESERVE,

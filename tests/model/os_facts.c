@@ -256,3 +256,13 @@ vmk_status vmki_os_usage(vmk_usage *usage)
     model_unlock();
     return VMK_OK;
 }
+
+/* The model's pages stay where they are, as on Windows. */
+vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard)
+{
+    (void)base;
+    (void)size;
+    (void)new_size;
+    (void)guard;
+    return VMK_ERR_UNSUPPORTED;
+}

@@ -50,6 +50,15 @@ static inline uint64_t vmki_min64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* How many bits are set: by sums of ever more bits, side by side, for not every processor can count them. */
+static inline uint32_t vmki_ones_in(uint64_t word)
+{
+    word -= word >> 1 & 0x5555555555555555u;
+    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (uint32_t)(word * 0x0101010101010101u >> 56);
+}
+
 /* Does [offset, offset + size) lie within [0, limit)? */
 static inline bool vmki_range_within(size_t offset, size_t size, size_t limit)
 {

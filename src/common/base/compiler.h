@@ -24,11 +24,23 @@
 
 #define VMKI_LOAD_RELAXED(pointer) __atomic_load_n((pointer), __ATOMIC_RELAXED)
 #define VMKI_STORE_RELAXED(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELAXED)
+#define VMKI_LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
 #define VMKI_STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
 
 static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t desired)
 {
     return __atomic_compare_exchange_n(pointer, expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Sequentially consistent; each answers with what was there before. */
+#define VMKI_FETCH_OR(pointer, bits) __atomic_fetch_or((pointer), (bits), __ATOMIC_SEQ_CST)
+#define VMKI_EXCHANGE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
+#define VMKI_LOAD(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+#define VMKI_LOAD_32(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+
+static inline bool vmki_cas_32(uint32_t *pointer, uint32_t expected, uint32_t desired)
+{
+    return __atomic_compare_exchange_n(pointer, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 /* Positions of the lowest and highest set bit; the word must not be 0. */
@@ -77,6 +89,7 @@ static inline bool vmki_mul_overflow(size_t a, size_t b, size_t *result)
  * changes must be declared volatile, or loaded with acquire. */
 #define VMKI_LOAD_RELAXED(pointer) (*(pointer))
 #define VMKI_STORE_RELAXED(pointer, value) ((void)(*(pointer) = (value)))
+#define VMKI_LOAD_ACQUIRE(pointer) (*(pointer)) /* x86; of pointers and words that are not polled */
 #define VMKI_STORE_RELEASE(pointer, value) (vmki_release_barrier(), (void)(*(pointer) = (value)))
 
 static __forceinline void vmki_release_barrier(void)
@@ -94,6 +107,24 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     bool done = old == (char)*expected;
     *expected = (uint8_t)old;
     return done;
+}
+
+#if defined(_WIN64)
+#define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr64((volatile __int64 *)(pointer), (__int64)(bits)))
+#else
+#define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr((volatile long *)(pointer), (long)(bits)))
+#endif
+
+/* Of 4 or 8 bytes. */
+#define VMKI_EXCHANGE(pointer, value)                                                                                  \
+    (sizeof *(pointer) == 8 ? (uint64_t)_InterlockedExchange64((volatile __int64 *)(pointer), (__int64)(value))        \
+                            : (uint64_t)(uint32_t)_InterlockedExchange((volatile long *)(pointer), (long)(value)))
+#define VMKI_LOAD(pointer) (*(volatile const size_t *)(pointer))
+#define VMKI_LOAD_32(pointer) (*(volatile const uint32_t *)(pointer))
+
+static inline bool vmki_cas_32(uint32_t *pointer, uint32_t expected, uint32_t desired)
+{
+    return (uint32_t)_InterlockedCompareExchange((volatile long *)pointer, (long)desired, (long)expected) == expected;
 }
 
 static inline unsigned vmki_lowest_bit(size_t word)

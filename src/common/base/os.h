@@ -75,6 +75,11 @@ void vmki_os_reuse(void *base, size_t size);
 /* Committed pages: change the protection. */
 vmk_status vmki_os_protect(void *base, size_t size, vmk_access access);
 
+/* A whole reservation whose first `size` bytes are committed, the other `guard` never: make it one of `new_size` and
+ * `guard` bytes, in another place if need be, by moving pages instead of their contents. *base is the new place. On
+ * failure nothing has changed. VMK_ERR_UNSUPPORTED: not to be had here. */
+vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard);
+
 /* Any pages of a reservation. */
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice);
 
@@ -123,6 +128,16 @@ typedef struct vmki_os_thread {
 
 vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argument), void *argument);
 void vmki_os_thread_join(vmki_os_thread *thread);
+
+/* Let other threads run, for a moment. */
+void vmki_os_yield(void);
+
+/* A pointer of each thread's own, NULL until it is set. It is read by vmki_os_self(), which os_self.h in the system's
+ * folder has inline: a load or two. `at_end` is called in a thread that ends with a pointer that isn't NULL, which is
+ * NULL again by then, and may be set anew (then it is called once more, unless the system has had enough). Init is
+ * called once, before the first set. */
+vmk_status vmki_os_self_init(void (*at_end)(void *self));
+void vmki_os_self_set(void *self);
 
 /* Something that one thread waits for: all zero is not signalled, and needs no end. A signal stays until it is reset,
  * and wakes who waits. Wait returns whether it was signalled; false after at most `nanoseconds`, or a little earlier.

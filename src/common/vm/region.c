@@ -276,6 +276,28 @@ vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size)
     return VMK_OK;
 }
 
+vmk_status vmki_vm_move(vmk_region *region, size_t new_size)
+{
+    VMKI_DCHECK(region->seal == SEAL_LIVE && region->committed == region->size);
+    void *base = region->base;
+    size_t old_size = region->size;
+    vmk_status status = vmki_extents_prepare();
+    if (status == VMK_OK)
+        status = vmki_os_move(&base, old_size, new_size, region->guard_size);
+    if (status != VMK_OK)
+        return status;
+    uintptr_t from = (uintptr_t)region->base;
+    vmki_extents_remove(&region->extents, from, from + old_size);
+    vmki_extents_insert(&region->extents, (uintptr_t)base, (uintptr_t)base + new_size);
+    region->base = base;
+    region->size = region->committed = new_size;
+    stats.reserved = stats.reserved - old_size + new_size;
+    stats.reserved_peak = vmki_max(stats.reserved_peak, stats.reserved);
+    stats.committed = stats.committed - old_size + new_size;
+    stats.committed_peak = vmki_max(stats.committed_peak, stats.committed);
+    return VMK_OK;
+}
+
 vmk_status vmk_commit(vmk_region *region, size_t offset, size_t size)
 {
     REQUIRE_LIVE(region, "vmk_commit");

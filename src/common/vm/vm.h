@@ -29,6 +29,10 @@ size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size);
  * system calls; without the lock. */
 size_t vmki_vm_budget(size_t wanted, unsigned flags);
 
+/* Make a region that is committed as a whole larger or smaller, with its guard, by moving its pages to another place:
+ * region->base changes. On failure all is as it was. VMK_ERR_UNSUPPORTED: the system can't. Under the lock. */
+vmk_status vmki_vm_move(vmk_region *region, size_t new_size);
+
 /* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the
  * lock or where nobody else uses the region. */
 bool vmki_region_check(const vmk_region *region);
