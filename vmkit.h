@@ -9,6 +9,7 @@
  *   Part 2  vm       regions: reserve, commit, decommit, discard, protect, release; what the system can do
  *   Part 3  table    the lazily committed table: a huge index space that costs what is used of it
  *   Part 4  heap     spans of pages, found again by any address in them
+ *   Part 5  objects  memory of any size, on spans: allocate, reallocate, free
  *
  * Words used throughout
  *
@@ -660,8 +661,15 @@ typedef uint64_t vmk_clock(void *context);
 
 enum {
     VMK_HEAP_RANDOM_BASE = 1u << 0, /* 64-bit systems: at a random address instead of a recognisable one */
-    VMK_HEAP_DECOMMIT = 1u << 1     /* return memory by decommit even where discarding it is prompt: costs mappings */
+    VMK_HEAP_DECOMMIT = 1u << 1,    /* return memory by decommit even where discarding it is prompt: costs mappings */
+    VMK_HEAP_HARDENED = 1u << 2     /* objects (part 5): find more crimes, at a price; see there */
 };
+
+/* Called when memory can't be had: `size` bytes of it, because of `why`. It may free objects and spans of the heap and
+ * give memory back, and answer true to have it tried again; false lets the call fail. Called without a lock, by the
+ * thread that wants the memory. */
+struct vmk_heap;
+typedef bool vmk_exhausted(void *context, struct vmk_heap *heap, size_t size, vmk_status why);
 
 /* How a heap is to be. All zero, or a NULL pointer, is the default. */
 typedef struct vmk_heap_options {
@@ -676,8 +684,11 @@ typedef struct vmk_heap_options {
     void *on_grow_context;
     vmk_clock *clock; /* NULL: the system's monotonic clock */
     void *clock_context;
-    uint64_t scavenge_interval; /* of the policy, in nanoseconds; 0: one second */
-    unsigned keep_percent;      /* idle memory that the policy keeps, in per cent of what is in use; 0: 10 */
+    uint64_t scavenge_interval;  /* of the policy, in nanoseconds; 0: one second */
+    unsigned keep_percent;       /* idle memory that the policy keeps, in per cent of what is in use; 0: 10 */
+    size_t limit;                /* bytes that spans may take together, rounded down to pages; 0: no limit */
+    vmk_exhausted *on_exhausted; /* NULL: none. Spans, and what is made of them, ask it before they fail */
+    void *on_exhausted_context;
 } vmk_heap_options;
 
 /* A span in use. The record is the heap's, and its address is the span's identity until it is freed; its memory stays
@@ -721,7 +732,8 @@ VMK_API void vmk_heap_destroy(vmk_heap *heap);
  * power of two; 0: VMK_HEAP_PAGE_SIZE). flags: VMK_SPAN_... Contents are undefined without VMK_SPAN_ZERO, but for what
  * span->flags says. The class of its pages is 0, its mark bits are 0.
  * VMK_ERR_ARGUMENT: pages is 0, or more than an address can say; align is no power of two; unknown flags.
- * VMK_ERR_LIMIT: the window is full: it has no such room, whatever the system would grant.
+ * VMK_ERR_LIMIT: the window is full: it has no such room, whatever the system would grant; or the heap's own limit is
+ *   reached.
  * VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: refused by the system. Or what the growth hook answered.
  * After a failure the heap may have grown, with memory that is idle and counted as such, but nothing is lost.
  * Cost: logarithmic in the window, and an entry to write for each page; system calls where the heap grows, or released
@@ -866,6 +878,122 @@ typedef struct vmk_range {
  * held: it must not call the heap, but for look-ups. */
 typedef bool vmk_range_visitor(void *context, const vmk_range *range);
 VMK_API void vmk_heap_walk(vmk_heap *heap, vmk_range_visitor *visit, void *context);
+
+/* ================================================================================================================== */
+/* Part 5: objects                                                                                                    */
+/* ================================================================================================================== */
+
+/* Memory of any size, from a heap. Small objects (up to 32 KiB) lie in slabs, spans cut into slots of one size: 72
+ * sizes, each at most an eighth larger than the one before it (from 128 bytes on; below, multiples of 16). Larger ones
+ * are spans of their own. Which slots are taken is told by bits beside the heap, never by anything written into free
+ * memory, so that a program that writes where it must not can't mislead the allocator, and memory that is free is not
+ * touched.
+ *
+ * A thread that allocates gets a cache: its own slabs, in which it allocates and frees without a lock or an atomic
+ * operation. What another thread frees is marked by one atomic operation, and found again by the cache that keeps the
+ * slab. When a thread ends, its slabs go to whoever needs such slots next. Caches come by themselves; a handle to the
+ * calling thread's saves looking for it.
+ *
+ * Crimes that are found in every build, and end the program (see vmk_set_misuse_hook): freeing, resizing or asking for
+ * the size of what is no object: freed already, or within an object, or elsewhere, or nothing the heap ever made. An
+ * object freed twice by two threads at once may be found out later, by the thread whose slab it is in; one that was
+ * allocated again in between is the new owner's, and can't be told.
+ *
+ * With VMK_HEAP_HARDENED slots are chosen at random, freed memory is cleared, kept back for a while and then looked at
+ * for having been written to, a word behind each small object and an inaccessible page behind each span show writes
+ * past their ends, and objects that another thread frees are looked at by that thread already. docs/benchmarks.md says
+ * what it costs.
+ *
+ * Deferred frees of other threads, kept apart from a page's own: D. Leijen, B. Zorn, L. de Moura, "Mimalloc: Free List
+ * Sharding in Action", 2019. Bits beside the heap instead of lists through it: the allocator of Go 1.7. */
+
+/* What larger objects are aligned to, and small ones at least. */
+#define VMK_OBJECT_ALIGN 16
+#define VMK_OBJECT_SMALL_MAX ((size_t)32 << 10)
+
+/* The heap that functions which are given NULL for a heap use: made at the first call, as vmk_heap_create makes it
+ * without options, and never ended. NULL if it can't be had; the next call tries again. */
+VMK_API vmk_heap *vmk_heap_default(void);
+
+/* At least `size` bytes, aligned to 16; 0 bytes are an object too. Contents are undefined, and zero for _zeroed.
+ * _aligned: the address is a multiple of `align`, a power of two (or NULL is the answer). NULL: there is no memory,
+ * after on_exhausted had its chances; or the size is too large for any heap. Owned by the caller until vmk_heap_free,
+ * by any thread, or the heap's end. `heap` may be NULL in all of this part: the default heap. Cost: a few nanoseconds
+ * mostly; a lock where a slab is full; system calls where the heap grows. */
+VMK_API void *vmk_heap_alloc(vmk_heap *heap, size_t size);
+VMK_API void *vmk_heap_alloc_zeroed(vmk_heap *heap, size_t size);
+VMK_API void *vmk_heap_alloc_aligned(vmk_heap *heap, size_t size, size_t align);
+
+/* Give an object back; NULL does nothing. _sized: `size` is what was asked for; a size that the object can't have had
+ * is misuse too. Never fails. errno and GetLastError() stay as they are. */
+VMK_API void vmk_heap_free(vmk_heap *heap, void *object);
+VMK_API void vmk_heap_free_sized(vmk_heap *heap, void *object, size_t size);
+
+/* Change the size of an object: where it is if that can be, else by a new one, to which the contents are copied (large
+ * ones are moved by moving their pages, where the system can). NULL for an object: allocate. The result is aligned to
+ * 16. NULL: there is no memory; the object is as it was. Misuse: as vmk_heap_free. */
+VMK_API void *vmk_heap_realloc(vmk_heap *heap, void *object, size_t size);
+
+/* How many bytes of an object may be used: no fewer than were asked for. 0 for NULL. Misuse: as vmk_heap_free. */
+VMK_API size_t vmk_heap_usable_size(vmk_heap *heap, const void *object);
+
+/* What usable_size will be for an object of so many bytes in a heap that is not hardened; SIZE_MAX if none can be. */
+VMK_API size_t vmk_heap_good_size(size_t size);
+
+/* Is this the address of an object of the heap that is in use? Any value may be asked about. Where it is allocated or
+ * freed at the same moment, the answer may be that of before or after. Cost: a few loads; in a hardened heap its lock,
+ * and in all heaps one where there are huge objects. */
+VMK_API bool vmk_heap_owns(vmk_heap *heap, const void *object);
+
+/* Return all that is free to the system, as far as it can be known from the calling thread: empty slabs of its own and
+ * of threads that have ended, then idle memory. Answers the bytes. */
+VMK_API size_t vmk_heap_trim(vmk_heap *heap);
+
+/* --- handles -------------------------------------------------------------------------------------------------------
+ */
+
+/* The calling thread's cache of a heap, made if there is none. To be used by this thread only, until it ends or
+ * detaches. NULL: there is no memory. */
+typedef struct vmk_cache vmk_cache;
+VMK_API vmk_cache *vmk_cache_attach(vmk_heap *heap);
+
+/* End it early; the next allocation makes another. What it kept goes to other threads. A cache is ended by its thread's
+ * end as well. Does nothing if the thread has none. */
+VMK_API void vmk_cache_detach(vmk_heap *heap);
+
+/* As vmk_heap_alloc and vmk_heap_free. */
+VMK_API void *vmk_cache_alloc(vmk_cache *cache, size_t size);
+VMK_API void vmk_cache_free(vmk_cache *cache, void *object);
+
+/* --- seeing --------------------------------------------------------------------------------------------------------
+ */
+
+#define VMK_CLASSES 73 /* 0: large objects; 1 ... 72: small ones by size */
+
+typedef struct vmk_class_stats {
+    size_t size;    /* of a slot; 0 for large objects */
+    size_t objects; /* in use */
+    size_t bytes;   /* that these take */
+    size_t spans;
+    size_t span_bytes;
+} vmk_class_stats;
+
+typedef struct vmk_object_stats {
+    vmk_class_stats sum;
+    vmk_class_stats by_class[VMK_CLASSES];
+    size_t caches;      /* of threads that live */
+    size_t orphans;     /* slabs that no thread keeps */
+    size_t cache_bytes; /* memory of all caches */
+} vmk_object_stats;
+
+/* Counted by a walk over the heap: for each span a handful of words. Exact if no other thread uses the heap meanwhile.
+ * cache: only what this thread's cache keeps; NULL: all. */
+VMK_API void vmk_object_stats_now(vmk_heap *heap, const vmk_cache *cache, vmk_object_stats *stats);
+
+/* Call `visit` for every object in use, in the order of addresses, until it answers false. The heap's lock is held:
+ * it must not call the heap but for look-ups. Exact if no other thread uses the heap meanwhile. */
+typedef bool vmk_object_visitor(void *context, void *object, size_t usable_size);
+VMK_API void vmk_object_walk(vmk_heap *heap, vmk_object_visitor *visit, void *context);
 
 #ifdef __cplusplus
 }

@@ -83,7 +83,7 @@ static uint64_t system_clock(void *context)
 
 static bool options_complete(vmk_heap_options *options)
 {
-    const unsigned known = VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT;
+    const unsigned known = VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT | VMK_HEAP_HARDENED;
     size_t step;
     uint64_t most = vmki_min64(VMKI_WINDOW_MAX_PAGES << VMK_HEAP_PAGE_SHIFT, SIZE_MAX - VMKI_CHUNK_SIZE);
     if ((unsigned)options->layout > VMK_LAYOUT_32 || (options->flags & ~known) != 0 || options->window > most ||
@@ -125,6 +125,7 @@ static void tables_init(vmki_heap *heap)
     heap->view.classes = vmk_table_at(&heap->spans, 1, 0);
     heap->view.records = vmk_table_at(&heap->records, 0, 0);
     heap->view.marks = vmk_table_at(&heap->bitmap, 0, 0);
+    heap->owners = vmk_table_at(&heap->spans, 2, 0);
     if (plan->sparse) {
         heap->present = (uint32_t *)(void *)(heap->meta.base + sizeof(vmki_heap));
         heap->view.present = heap->present;
@@ -171,6 +172,7 @@ vmk_status vmk_heap_create(vmk_heap **result, const vmk_heap_options *options)
     if (status != VMK_OK)
         return status;
     heap->last_tick = heap->options.clock(heap->options.clock_context);
+    heap->objects.number = VMKI_NUMBER_NONE;
     heap->seal = SEAL_LIVE;
     list_add(heap);
     *result = &heap->view;
@@ -193,6 +195,8 @@ void vmk_heap_destroy(vmk_heap *view)
     vmki_heap *heap = vmki_heap_require(view, "vmk_heap_destroy: not a heap");
     vmk_heap_scavenger_stop(view);
     vmki_os_error before = vmki_os_error_get();
+    if (heap->objects.end != NULL)
+        heap->objects.end(heap);
     list_remove(heap);
     heap->seal = 0;
     for (size_t i = 0; i < heap->arena_count; i++) {

@@ -58,8 +58,36 @@ typedef struct vmki_arena {
     size_t grown;
 } vmki_arena;
 
+/* Heaps that may have objects at once have numbers: the default one 0, and the last number stands for having none. */
+enum { VMKI_OBJECT_HEAPS = 128, VMKI_NUMBER_DEFAULT = 0, VMKI_NUMBER_NONE = VMKI_OBJECT_HEAPS - 1 };
+
+struct vmki_heap;
+
+/* What a heap has for the sake of its objects; see object.h. */
+typedef struct vmki_objects {
+    uint32_t number;               /* of the heap among those that have objects; atomic */
+    uint32_t orphan_count;         /* written under the heap's lock, as is all below */
+    uint32_t orphans[VMK_CLASSES]; /* lists, by ids */
+    struct vmk_cache *caches;      /* that live */
+    struct vmk_cache *spare;       /* to be used again */
+    size_t cache_count;
+    size_t spare_count;
+    struct vmki_extent *huge; /* reservations of single objects; under the vm lock */
+    size_t huge_pages;        /* of them; under the heap's lock */
+    uint64_t secret;          /* of a hardened heap's canaries */
+    /* Each in a reservation of its own, so that heaps without objects do without. */
+    bool begun;      /* there are these; under the registry's lock */
+    vmk_table bits;  /* by page. Column 0: `taken`, 1: `remote`; sparse */
+    vmk_table slabs; /* by the id of a span, of vmki_slab */
+    void (*end)(struct vmki_heap *heap);
+} vmki_objects;
+
 typedef struct vmki_heap {
-    vmk_heap view; /* must be first */
+    vmk_heap view;      /* must be first */
+    uintptr_t *owners;  /* by page, like view.spans: who keeps the slab there, and its class; see object.h */
+    size_t dense_limit; /* view.limit where tables have no holes, else 0. These are the cache lines that a free reads */
+    size_t *taken;      /* a bit for each 16 bytes, as in view.marks; see object.h */
+    size_t *remote;
     uintptr_t seal;
     struct vmki_heap *next; /* in the list of all heaps */
     struct vmki_heap *previous;
@@ -68,7 +96,7 @@ typedef struct vmki_heap {
     vmk_region meta;
 
     vmki_os_lock lock; /* all below */
-    vmk_table spans;   /* by page. Column 0: the id of a span; column 1: its class */
+    vmk_table spans;   /* by page. Column 0: the id of a span; 1: its class; 2: view of `owners` */
     vmk_table records; /* by id, of vmk_span */
     vmk_table bitmap;  /* by page, of its mark bits; sparse in all layouts, ready where VMKI_PAGE_MARKS says so */
     vmk_table arenas;  /* of vmki_arena */
@@ -97,7 +125,12 @@ typedef struct vmki_heap {
     vmki_os_thread scavenger;
     vmki_os_event scavenger_stop;
     bool scavenger_runs;
+
+    vmki_objects objects;
 } vmki_heap;
+
+/* vmk_span.state */
+enum { VMKI_SPAN_LIVE = 0x5653, VMKI_SPAN_FREE = 0x6672 };
 
 static inline vmki_heap *vmki_heap_of(vmk_heap *heap)
 {
@@ -138,6 +171,25 @@ static inline void vmki_heap_unlock(vmki_heap *heap)
 {
     vmki_os_lock_release(&heap->lock);
 }
+
+/* May so many pages more be in use, as the caller wanted it limited? Under the lock. */
+static inline bool vmki_heap_allows(const vmki_heap *heap, size_t pages)
+{
+    size_t limit = heap->options.limit >> VMK_HEAP_PAGE_SHIFT, used = heap->in_use + heap->objects.huge_pages;
+    return heap->options.limit == 0 || (pages <= limit && used <= limit - pages);
+}
+
+/* So many bytes can't be had: ask the caller whether to try again. Without a lock. */
+static inline bool vmki_heap_again(vmki_heap *heap, size_t size, vmk_status why)
+{
+    return heap->options.on_exhausted != NULL &&
+           heap->options.on_exhausted(heap->options.on_exhausted_context, &heap->view, size, why);
+}
+
+/* --- heap_span.c ------------------------------------------------------------------------------------------------ */
+
+/* vmk_span_alloc; `asks`: on_exhausted, before it fails. */
+vmk_status vmki_span_alloc(vmki_heap *heap, size_t pages, size_t align, unsigned flags, bool asks, vmk_span **result);
 
 /* --- heap_grow.c ------------------------------------------------------------------------------------------------ */
 

@@ -168,6 +168,7 @@ static void publish(vmki_heap *heap, vmki_arena *arena, size_t first, size_t cou
 {
     if (heap->present == NULL) {
         VMKI_STORE_RELEASE(&heap->view.limit, first + count);
+        VMKI_STORE_RELEASE(&heap->dense_limit, first + count);
     } else {
         for (size_t chunk = first >> VMKI_CHUNK_SHIFT; chunk <= (first + count - 1) >> VMKI_CHUNK_SHIFT; chunk++) {
             uint32_t word = heap->present[chunk / 32] | (uint32_t)1 << chunk % 32;

@@ -17,6 +17,7 @@ vmk_table_config vmki_heap_table_config(const vmki_heap_plan *plan, vmk_heap_par
     case VMK_HEAP_SPANS:
         config.column_bits[0] = sizeof(uint32_t) * 8;
         config.column_bits[1] = 8;
+        config.column_bits[2] = sizeof(uintptr_t) * 8;
         config.tail = 1; /* whoever looks at what follows a span must not fault behind the last one */
         config.flags = plan->sparse ? VMK_TABLE_SPARSE : VMK_TABLE_EXACT;
         break;

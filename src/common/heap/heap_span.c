@@ -9,9 +9,6 @@
 
 #include "common/base/check.h"
 
-/* vmk_span.state */
-enum { STATE_LIVE = 0x5653, STATE_FREE = 0x6672 };
-
 #define MARKS_SIZE (VMK_HEAP_PAGE_SIZE / 128) /* bytes of mark bits for a page */
 
 /* --- records ---------------------------------------------------------------------------------------------------- */
@@ -47,7 +44,7 @@ static vmk_span *record_take(vmki_heap *heap, uint32_t id)
 
 static void record_give(vmki_heap *heap, vmk_span *span)
 {
-    span->state = STATE_FREE;
+    span->state = VMKI_SPAN_FREE;
     span->owner = (void *)(uintptr_t)heap->records_free;
     heap->records_free = span->id;
     heap->span_count--;
@@ -60,7 +57,7 @@ static const char *span_crime(const vmki_heap *heap, const vmk_span *span)
     if (offset % sizeof(vmk_span) != 0 || offset / sizeof(vmk_span) == 0 ||
         offset / sizeof(vmk_span) >= heap->records_made)
         return "not a span of this heap";
-    return span->state == STATE_LIVE ? NULL : "span was freed before";
+    return span->state == VMKI_SPAN_LIVE ? NULL : "span was freed before";
 }
 
 /* Take the lock, and the span for a live one; else it is misuse. */
@@ -206,6 +203,8 @@ static vmk_status span_alloc(vmki_heap *heap, size_t pages, size_t align, unsign
     size_t first = vmki_pages_find(&heap->pages, pages, align);
     vmk_status status;
     uint32_t id;
+    if (!vmki_heap_allows(heap, pages))
+        return VMK_ERR_LIMIT;
     if (first == SIZE_MAX) {
         status = vmki_heap_grow(heap, pages, align);
         if (status != VMK_OK)
@@ -220,11 +219,12 @@ static vmk_status span_alloc(vmki_heap *heap, size_t pages, size_t align, unsign
         return status;
     *dirty = !vmki_pages_all(&heap->pages, VMKI_PAGE_DIRTY, false, first, pages);
     vmk_span *span = record_take(heap, id);
-    *span = (vmk_span){.base = (unsigned char *)(heap->view.origin + (first << VMK_HEAP_PAGE_SHIFT)),
-                       .pages = pages,
-                       .id = id,
-                       .flags = (uint16_t)(flags & VMK_SPAN_MARKS),
-                       .state = STATE_LIVE};
+    span->base = (unsigned char *)(heap->view.origin + (first << VMK_HEAP_PAGE_SHIFT));
+    span->pages = pages;
+    span->owner = NULL;
+    span->id = id;
+    span->flags = (uint16_t)(flags & VMK_SPAN_MARKS);
+    span->state = VMKI_SPAN_LIVE;
     if (!*dirty || (flags & VMK_SPAN_ZERO) != 0)
         span->flags |= VMK_SPAN_ZERO;
     pages_take(heap, first, pages, id);
@@ -232,9 +232,8 @@ static vmk_status span_alloc(vmki_heap *heap, size_t pages, size_t align, unsign
     return VMK_OK;
 }
 
-vmk_status vmk_span_alloc(vmk_heap *view, size_t pages, size_t align, unsigned flags, vmk_span **result)
+vmk_status vmki_span_alloc(vmki_heap *heap, size_t pages, size_t align, unsigned flags, bool asks, vmk_span **result)
 {
-    vmki_heap *heap = vmki_heap_require(view, "vmk_span_alloc: not a heap");
     if (align == 0)
         align = VMK_HEAP_PAGE_SIZE;
     if (pages == 0 || pages > SIZE_MAX >> VMK_HEAP_PAGE_SHIFT || !vmki_is_power_of_two(align) ||
@@ -246,9 +245,12 @@ vmk_status vmk_span_alloc(vmk_heap *view, size_t pages, size_t align, unsigned f
     vmki_os_error before = vmki_os_error_get();
     vmk_span *span;
     bool dirty;
-    vmki_heap_lock(heap);
-    vmk_status status = span_alloc(heap, pages, align_pages, flags, &span, &dirty);
-    vmki_heap_unlock(heap);
+    vmk_status status;
+    do {
+        vmki_heap_lock(heap);
+        status = span_alloc(heap, pages, align_pages, flags, &span, &dirty);
+        vmki_heap_unlock(heap);
+    } while (status != VMK_OK && asks && vmki_heap_again(heap, pages << VMK_HEAP_PAGE_SHIFT, status));
     if (status != VMK_OK)
         return status;
     if (dirty && (flags & VMK_SPAN_ZERO) != 0) {
@@ -258,6 +260,11 @@ vmk_status vmk_span_alloc(vmk_heap *view, size_t pages, size_t align, unsigned f
     *result = span;
     vmki_os_error_set(before);
     return VMK_OK;
+}
+
+vmk_status vmk_span_alloc(vmk_heap *view, size_t pages, size_t align, unsigned flags, vmk_span **result)
+{
+    return vmki_span_alloc(vmki_heap_require(view, "vmk_span_alloc: not a heap"), pages, align, flags, true, result);
 }
 
 void vmk_span_free(vmk_heap *view, vmk_span *span)
@@ -289,6 +296,8 @@ static vmk_status span_extend(vmki_heap *heap, vmk_span *span, size_t more, bool
     size_t first = page_of(heap, span), end = first + span->pages;
     if (more > heap->plan.window_pages - end)
         return VMK_ERR_TAKEN;
+    if (!vmki_heap_allows(heap, more))
+        return VMK_ERR_LIMIT;
     vmk_status status = pages_behind(heap, end, more);
     if (status == VMK_OK)
         status = pages_prepare(heap, end, more, span->flags);

@@ -57,6 +57,18 @@ static void meta_figures(vmki_heap *heap, vmk_heap_stats *stats)
     vmki_vm_unlock();
 }
 
+/* What only objects need lies elsewhere, and is counted with what it is most like. */
+static void objects_figures(const vmki_heap *heap, vmk_heap_stats *stats)
+{
+    vmk_table_stats bits, slabs;
+    vmk_table_stats_now(&heap->objects.bits, &bits);
+    vmk_table_stats_now(&heap->objects.slabs, &slabs);
+    stats->part[VMK_HEAP_BITMAP].reserved += bits.reserved;
+    stats->part[VMK_HEAP_BITMAP].committed += bits.committed + bits.overhead;
+    stats->part[VMK_HEAP_RECORDS].reserved += slabs.reserved;
+    stats->part[VMK_HEAP_RECORDS].committed += slabs.committed + slabs.overhead;
+}
+
 void vmk_heap_stats_now(vmk_heap *view, vmk_heap_stats *stats)
 {
     vmki_heap *heap = vmki_heap_require(view, "vmk_heap_stats_now: not a heap");
@@ -65,6 +77,8 @@ void vmk_heap_stats_now(vmk_heap *view, vmk_heap_stats *stats)
     vmki_heap_lock(heap);
     meta_figures(heap, stats);
     arena_figures(heap, stats);
+    if (heap->objects.begun)
+        objects_figures(heap, stats);
     for (unsigned part = 0; part < VMK_HEAP_PARTS; part++) {
         stats->reserved += stats->part[part].reserved;
         stats->committed += stats->part[part].committed;
@@ -74,7 +88,7 @@ void vmk_heap_stats_now(vmk_heap *view, vmk_heap_stats *stats)
     stats->released = heap->released << VMK_HEAP_PAGE_SHIFT;
     stats->in_use_peak = heap->in_use_peak << VMK_HEAP_PAGE_SHIFT;
     stats->spans = heap->span_count;
-    stats->regions = heap->plan.layout == VMK_LAYOUT_64 ? 1 : 1 + heap->arena_count;
+    stats->regions = (heap->plan.layout == VMK_LAYOUT_64 ? 1 : 1 + heap->arena_count) + (heap->objects.begun ? 2u : 0);
     stats->grow_count = heap->grow_count;
     stats->released_total = heap->released_total << VMK_HEAP_PAGE_SHIFT;
     vmki_heap_unlock(heap);

@@ -522,15 +522,6 @@ bool vmki_pages_all(const vmki_pages *pages, vmki_page_bit bit, bool value, size
     return next_with(pages, bit, !value, first, first + count) == first + count;
 }
 
-/* How many bits are set: by sums of ever more bits, side by side, for not every processor can count them. */
-static size_t ones_in(uint64_t word)
-{
-    word -= word >> 1 & 0x5555555555555555u;
-    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
-    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    return (size_t)(word * 0x0101010101010101u >> 56);
-}
-
 size_t vmki_pages_count(const vmki_pages *pages, vmki_page_bit bit, size_t first, size_t count)
 {
     VMKI_DCHECK(count == 0 || vmki_pages_ready(pages, first, count));
@@ -538,7 +529,7 @@ size_t vmki_pages_count(const vmki_pages *pages, vmki_page_bit bit, size_t first
     for (size_t at = first, next; at < limit; at = next) {
         next = vmki_min(vmki_floor(at, WORD_BITS) + WORD_BITS, limit);
         uint64_t word = word_of(chunk_at(pages, at >> VMKI_CHUNK_SHIFT), bit, at / WORD_BITS % VMKI_CHUNK_WORDS);
-        sum += ones_in(word & mask_of(at % WORD_BITS, (next - 1) % WORD_BITS + 1));
+        sum += vmki_ones_in(word & mask_of(at % WORD_BITS, (next - 1) % WORD_BITS + 1));
     }
     return sum;
 }
