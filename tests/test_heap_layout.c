@@ -72,7 +72,7 @@ static void columns_are_by_formula(uint64_t size, uint64_t bytes, unsigned colum
 /* The plan of a window of so many pages, against what the table in docs/design-heap.md says. */
 static void plan_is_by_formula(const vmki_heap_plan *plan, uint64_t pages)
 {
-    const uint64_t record = sizeof(void *) < 8 ? 20 : 32, chunks = pages >> 9;
+    const uint64_t record = sizeof(void *) < 8 ? 20 : 32, owner = sizeof(void *), chunks = pages >> 9;
     uint64_t end = 0;
     ck_assert_uint_eq(plan->window_pages, pages);
     for (unsigned part = 0; part < VMK_HEAP_PARTS; part++) {
@@ -87,7 +87,7 @@ static void plan_is_by_formula(const vmki_heap_plan *plan, uint64_t pages)
     uint64_t ids = pages < UINT32_MAX ? pages + 1 : UINT32_MAX;
     columns_are_by_formula(plan->size[VMK_HEAP_RECORDS], ids * record, 1);
     if (plan->layout == VMK_LAYOUT_64) {
-        columns_are_by_formula(plan->size[VMK_HEAP_SPANS], (pages + 1) * 5, 2);
+        columns_are_by_formula(plan->size[VMK_HEAP_SPANS], (pages + 1) * (5 + owner), 3);
         uint64_t levels = chunks + chunks / 16 + chunks / 256 + chunks / 4096 + chunks / 65536 + chunks / 1048576;
         columns_are_by_formula(plan->size[VMK_HEAP_PAGES], chunks * 264 + levels * 12, 2 + VMKI_LEVELS_MAX);
         ck_assert_uint_eq(plan->size[VMK_HEAP_ARENA], pages * PAGE);
@@ -317,7 +317,7 @@ START_TEST(limits_are_kept)
         }
         ledger_close(&book);
     }
-    ck_assert(heaps > rounds / 4 || rounds < 40); /* what few rounds come to is chance */
+    ck_assert_uint_gt(heaps, rounds / 4);
 }
 END_TEST
 
@@ -385,7 +385,7 @@ static void first_span_is_cheap(vmk_heap *heap)
     ck_assert_uint_eq((uintptr_t)span->base, heap->origin);
     ck_assert_ptr_eq(vmk_span_find(heap, (uintptr_t)span->base + PAGE - 1), span);
     vmk_heap_stats stats = stats_of(heap);
-    ck_assert_uint_eq(stats.part[VMK_HEAP_SPANS].committed, 2 * page); /* two columns */
+    ck_assert_uint_eq(stats.part[VMK_HEAP_SPANS].committed, 3 * page); /* three columns */
     ck_assert_uint_eq(stats.part[VMK_HEAP_ARENA].committed, 256 << 10);
     ck_assert_uint_le(stats.committed, (256 << 10) + 32 * page + 128 * 1024);
     ck_assert(vmki_heap_check(heap));
@@ -503,7 +503,7 @@ START_TEST(layout_32_above_2_gib)
     ck_assert_ptr_null(vmk_span_find(heap, hint + 512 * MIB));
     for (uint64_t at = 0; at < 4 * GIB; at += 4 * MIB)
         MUST((at >= hint && at < hint + 8 * MIB) || vmk_span_find(heap, (uintptr_t)at) == NULL);
-    ck_assert_uint_le(stats_of(heap).part[VMK_HEAP_SPANS].committed, 6 * vmk_page_size());
+    ck_assert_uint_le(stats_of(heap).part[VMK_HEAP_SPANS].committed, 10 * vmk_page_size());
     ck_assert(vmki_heap_check(heap));
     vmk_heap_destroy(heap);
     ledger_close(&book);
