@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # bench.sh [SUITE] [--quick] [--json]: measure (suites: table, heap), each variant in turn with its peers, round after round,
 # and print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
+# bench.sh malloc [--quick] [--json] [--only=NAME,...] [--allocators=NAME,...]: the same for allocators, which are preloaded.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -9,9 +10,10 @@ suite=table
 flags=
 for argument; do
     case $argument in
-    table | heap) suite=$argument ;;
+    table | heap | malloc) suite=$argument ;;
     --quick | --json) flags="$flags $argument" ;;
-    *) die "usage: bench.sh [table | heap] [--quick] [--json]" ;;
+    --only=* | --allocators=*) flags="$flags $argument" ;;
+    *) die "usage: bench.sh [table | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...]" ;;
     esac
 done
 
@@ -20,14 +22,26 @@ apt_need "command -v cmake" cmake
 apt_need "command -v ninja" ninja-build
 apt_need "command -v python3" python3
 apt_need "command -v gnuplot" gnuplot-nox
+if [ "$suite" = malloc ]; then
+    apt_need "! LD_PRELOAD=libtbbmalloc_proxy.so.2 /bin/true 2>&1 | grep -q preloaded" libtbbmalloc2
+    apt_need "ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-*.so" libclang-rt-dev
+    # Programs that are run. redis-server is a part of redis-tools; the package of that name would start it.
+    apt_need "test -x /usr/bin/python3" python3
+    apt_need "command -v perl" perl
+    apt_need "command -v sqlite3" sqlite3
+    apt_need "command -v git" git
+    apt_need "command -v redis-benchmark" redis-tools
+fi
 if [ "$suite" = heap ]; then
     apt_need "command -v strace" strace
     apt_need "command -v prlimit" util-linux
+    apt_need "echo '#include <gc.h>' | cc -E -" libgc-dev # and libgc1 with it
+fi
+if [ "$suite" != table ]; then
     # Peers. The loader says so on standard error where there is none, and that alone.
     apt_need "! LD_PRELOAD=libjemalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libjemalloc2
     apt_need "! LD_PRELOAD=libmimalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libmimalloc2.0
     apt_need "! LD_PRELOAD=libtcmalloc_minimal.so.4 /bin/true 2>&1 | grep -q preloaded" libtcmalloc-minimal4
-    apt_need "echo '#include <gc.h>' | cc -E -" libgc-dev # and libgc1 with it
 fi
 apt_install || exit 1
 cmake_check
