@@ -39,7 +39,7 @@ def sqlite(scale, folder):
 
 def gcc(scale, folder):
     files = sorted(glob.glob(os.path.join(TOP, "src/common/*/*.c")), key=os.path.getsize)[-FILES_OF_GCC:]
-    flags = f"-O2 -S -w -I{TOP} -I{TOP}/src"
+    flags = f"-O2 -S -w -I{TOP} -I{TOP}/src -I{TOP}/src/posix"
     return {"command": ["sh", "-c", f"gcc {flags} \"$@\" && cat *.s | cksum", "sh"] + files[:max(2, int(len(files) * scale))],
             "folder": folder, "environment": {}}
 

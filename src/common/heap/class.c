@@ -20,10 +20,16 @@ static uint32_t pages_for(size_t size)
     return (uint32_t)pages;
 }
 
+static uint32_t depth_for(size_t size)
+{
+    return (uint32_t)vmki_min(vmki_max(VMKI_STACK_BYTES / size, VMKI_STACK_LEAST), VMKI_STACK_MOST);
+}
+
 static vmki_class class_make(unsigned size_class)
 {
     size_t size = vmki_class_size(size_class), granules = size >> VMKI_GRANULE_SHIFT;
-    vmki_class c = {.size = (uint32_t)size, .granules = (uint32_t)granules, .pages = pages_for(size)};
+    vmki_class c = {
+        .size = (uint32_t)size, .granules = (uint32_t)granules, .pages = pages_for(size), .depth = depth_for(size)};
     c.back = granules <= VMKI_WORD_BITS ? (uint32_t)(VMKI_WORD_BITS % granules) : VMKI_WORD_BITS;
     for (size_t bit = 0; bit < VMKI_WORD_BITS; bit += granules)
         c.pattern |= (size_t)1 << bit;

@@ -27,9 +27,13 @@ typedef struct vmki_class {
     uint32_t granules; /* of a slot */
     uint32_t back;     /* by how much the phase goes back from word to word, modulo granules */
     uint32_t pages;    /* of a slab, at least; all have this number of pages times a power of two */
+    uint32_t depth;    /* of the stack, see object.h */
 } vmki_class;
 
 extern vmki_class vmki_classes[VMK_CLASSES];
+
+/* A stack holds so many slots at most, or what makes so many bytes, but some in any case. */
+enum { VMKI_STACK_MOST = 64, VMKI_STACK_LEAST = 4, VMKI_STACK_BYTES = 8192 };
 
 /* A slab of more pages than that is one of the least number of pages for its class. */
 enum { VMKI_SLAB_PAGES = 8 };

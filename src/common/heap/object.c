@@ -58,7 +58,7 @@ void *vmki_cache_alloc_slow(vmk_cache *cache, size_t size)
     unsigned size_class = vmki_class_of(size);
     if (vmki_cache_refill(cache, size_class) != VMK_OK)
         return NULL;
-    return vmki_cache_alloc(cache->heap, cache, size);
+    return vmki_cache_alloc(cache, size);
 }
 
 /* How many bytes a small object may have: in a hardened heap something stands behind it. */
@@ -76,7 +76,7 @@ static VMKI_COLD void *alloc_long(vmki_heap *heap, size_t size, bool zero)
     vmk_cache *cache = vmki_cache_of(heap);
     if (cache == NULL)
         cache = vmki_cache_attach(heap);
-    void *object = cache != NULL ? vmki_cache_alloc(heap, cache, size) : NULL;
+    void *object = cache != NULL ? vmki_cache_alloc(cache, size) : NULL;
     return zero && object != NULL ? memset(object, 0, size) : object;
 }
 
@@ -87,7 +87,7 @@ void *vmk_heap_alloc(vmk_heap *view, size_t size)
         return NULL;
     vmk_cache *cache = vmki_cache_of(heap);
     if (VMKI_LIKELY(size <= VMK_OBJECT_SMALL_MAX - VMKI_CANARY_SIZE && cache != NULL))
-        return vmki_cache_alloc(heap, cache, size);
+        return vmki_cache_alloc(cache, size);
     return alloc_long(heap, size, false);
 }
 
@@ -99,14 +99,16 @@ void *vmk_heap_alloc_zeroed(vmk_heap *view, size_t size)
     vmk_cache *cache = vmki_cache_of(heap);
     if (VMKI_UNLIKELY(size > VMK_OBJECT_SMALL_MAX - VMKI_CANARY_SIZE || cache == NULL))
         return alloc_long(heap, size, true);
-    void *object = vmki_cache_alloc(heap, cache, size);
-    return object != NULL ? memset(object, 0, size) : NULL;
+    void *object = vmki_cache_alloc(cache, size);
+    if (VMKI_LIKELY(object != NULL))
+        memset(object, 0, size);
+    return object;
 }
 
 void *vmk_cache_alloc(vmk_cache *cache, size_t size)
 {
     if (VMKI_LIKELY(size <= VMK_OBJECT_SMALL_MAX - VMKI_CANARY_SIZE))
-        return vmki_cache_alloc(cache->heap, cache, size);
+        return vmki_cache_alloc(cache, size);
     return alloc_long(cache->heap, size, false);
 }
 
@@ -149,6 +151,8 @@ void vmki_slab_free(vmki_heap *heap, vmk_cache *cache, vmki_slab *span, uintptr_
         vmki_slab_free_remote(heap, span, address);
         return;
     }
+    if (address % VMKI_GRANULE != 0)
+        vmki_object_crime("vmk_heap_free: not the start of an object", (const void *)address);
     if (!vmki_object_begins(heap, address))
         vmki_object_crime("vmk_heap_free: object was freed before, or is none", (const void *)address);
     size_t *word = vmki_objects_word(heap, address);
@@ -192,7 +196,7 @@ void vmk_heap_free_sized(vmk_heap *view, void *object, size_t size)
 void vmk_cache_free(vmk_cache *cache, void *object)
 {
     if (object != NULL)
-        vmki_object_free(cache->heap, cache, object);
+        vmki_cache_free(cache, object);
 }
 
 /* --- sizes ------------------------------------------------------------------------------------------------------ */

@@ -28,8 +28,9 @@
  *   ORPHAN              nobody, its thread has ended; it stands in the heap's list, under the heap's lock
  *   LARGE               it is one object
  *   0                   the span is not ours
- * Freeing shall be quick, so this is told a second time, by page: heap->owners has the cache | the class, and 0 where
- * the long way of freeing is to be taken: for what nobody keeps, large objects, and in hardened heaps everywhere.
+ * Freeing shall be quick, so this is told a second time, by page: heap->owners has the cache | where in it the class's
+ * stack is, and 0 where the long way of freeing is to be taken: for what nobody keeps, large objects, and in hardened
+ * heaps everywhere.
  *
  * A keeper that goes through all its slabs would find out by itself what others have freed; but those that are full it
  * does not look at. So there is span->watch: WATCHED where whoever frees must tell. Who changes it to QUEUED puts the
@@ -42,6 +43,8 @@
 
 #include "common/heap/class.h"
 #include "common/heap/heap.h"
+
+#include <string.h>
 
 #include "os_self.h"
 
@@ -85,9 +88,13 @@ typedef struct vmki_source {
     uint32_t full;
 } vmki_source;
 
-enum { VMKI_STACK_MOST = 64, VMKI_STACK_LEAST = 4, VMKI_STACK_BYTES = 8192, VMKI_STACKS = 1600, VMKI_QUARANTINE = 128 };
+enum { VMKI_STACKS = 1600, VMKI_QUARANTINE = 128 }; /* slots of all stacks; objects kept back */
 
 struct vmk_cache {
+    uintptr_t origin; /* these four are the heap's, so that the short ways read from here alone */
+    size_t *objects;
+    const uintptr_t *owners;
+    size_t dense_limit; /* or less, but behind all slabs that the cache keeps */
     vmki_stack stack[VMK_CLASSES];
     vmki_heap *heap;
     struct vmki_thread *thread;
@@ -214,7 +221,7 @@ void vmki_thread_end_now(void);
 vmk_status vmki_cache_refill(vmk_cache *cache, unsigned size_class);
 
 /* A slot that the stack has no room for. */
-void vmki_stack_overflow(vmk_cache *cache, unsigned size_class, const void *slot);
+void vmki_stack_overflow(vmk_cache *cache, vmki_stack *stack, const void *slot);
 
 /* A slot that is taken, and no object any more, is free, of a slab that the cache keeps. */
 void vmki_slab_put(vmk_cache *cache, const void *slot);
@@ -268,52 +275,87 @@ void vmki_slab_free(vmki_heap *heap, vmk_cache *cache, vmki_slab *span, uintptr_
 /* The span of an object, which must be one. *usable: its size. */
 vmki_slab *vmki_object_span(vmki_heap *heap, const void *object, size_t *usable, const char *crime);
 
+_Static_assert(sizeof(((vmk_cache *)0)->stack) <= VMK_HEAP_PAGE_SIZE,
+               "where a stack is fits in what a cache's address leaves");
+
+/* What heap->owners has for the pages of a slab: the two are told apart since caches begin on a page of the heap. */
+static inline uintptr_t vmki_owner(const vmk_cache *cache, unsigned size_class)
+{
+    return (uintptr_t)cache | size_class * sizeof(vmki_stack);
+}
+
 /* An object from the class's stack; NULL: it is empty. */
-static inline void *vmki_cache_take(vmki_heap *heap, vmk_cache *cache, unsigned size_class)
+static inline void *vmki_cache_take(vmk_cache *cache, unsigned size_class)
 {
     vmki_stack *stack = &cache->stack[size_class];
     void *object = *stack->top;
     if (VMKI_UNLIKELY(object == NULL))
         return NULL;
     stack->top--;
-    size_t *word = vmki_objects_word(heap, (uintptr_t)object);
-    VMKI_STORE_RELAXED(word, VMKI_LOAD_RELAXED(word) | vmki_bit_of((uintptr_t)object));
+    size_t granule = ((uintptr_t)object - cache->origin) >> VMKI_GRANULE_SHIFT;
+    size_t *word = &cache->objects[granule / VMKI_WORD_BITS];
+    VMKI_STORE_RELAXED(word, VMKI_LOAD_RELAXED(word) | (size_t)1 << granule % VMKI_WORD_BITS);
     return object;
 }
 
-/* At most VMK_OBJECT_SMALL_MAX bytes. */
-static inline void *vmki_cache_alloc(vmki_heap *heap, vmk_cache *cache, size_t size)
+/* Make what was taken for so many bytes zero, or somewhat more of the slot: what is frequent without a call. */
+static inline void vmki_object_clear(void *object, size_t size)
 {
-    void *object = vmki_cache_take(heap, cache, vmki_class_of(size));
+    char *start = object, *end = start + vmki_ceil(size + (size == 0), VMKI_GRANULE);
+    if (size <= 2 * VMKI_GRANULE) {
+        memset(start, 0, VMKI_GRANULE);
+        memset(end - VMKI_GRANULE, 0, VMKI_GRANULE);
+    } else if (size <= 4 * VMKI_GRANULE) {
+        memset(start, 0, 2 * VMKI_GRANULE);
+        memset(end - 2 * VMKI_GRANULE, 0, 2 * VMKI_GRANULE);
+    } else {
+        memset(start, 0, size);
+    }
+}
+
+/* At most VMK_OBJECT_SMALL_MAX bytes. */
+static inline void *vmki_cache_alloc(vmk_cache *cache, size_t size)
+{
+    void *object = vmki_cache_take(cache, vmki_class_of(size));
     return VMKI_LIKELY(object != NULL) ? object : vmki_cache_alloc_slow(cache, size);
 }
 
-/* The short way of freeing: an object of a slab that the calling thread's cache (NULL: it has none) keeps. */
-static inline void vmki_object_free(vmki_heap *heap, vmk_cache *cache, void *object)
+/* The short way of freeing: an object of a slab that this cache, the calling thread's, keeps. Whatever else it is, the
+ * long way finds out. Of an address that is no multiple of a granule the rotation makes one beyond every limit. */
+static inline void vmki_cache_free(vmk_cache *cache, void *object)
 {
-    uintptr_t address = (uintptr_t)object;
-    size_t page = (address - heap->view.origin) >> VMK_HEAP_PAGE_SHIFT;
-    if (VMKI_UNLIKELY(page >= VMKI_LOAD_RELAXED(&heap->dense_limit))) {
-        vmki_object_free_slow(heap, cache, object);
+    size_t granule = vmki_rotate_right((uintptr_t)object - cache->origin, VMKI_GRANULE_SHIFT);
+    size_t page = granule >> (VMK_HEAP_PAGE_SHIFT - VMKI_GRANULE_SHIFT);
+    if (VMKI_UNLIKELY(page >= cache->dense_limit)) {
+        vmki_object_free_slow(cache->heap, cache, object);
         return;
     }
-    size_t size_class = VMKI_LOAD_RELAXED(&heap->owners[page]) ^ (uintptr_t)cache; /* if the two agree in the rest */
-    if (VMKI_UNLIKELY(size_class - 1 >= VMK_CLASSES - 1)) {
-        vmki_object_free_slow(heap, cache, object);
+    size_t offset = VMKI_LOAD_RELAXED(&cache->owners[page]) ^ (uintptr_t)cache; /* of the stack, if it is the owner */
+    if (VMKI_UNLIKELY(offset >= sizeof cache->stack)) {
+        vmki_object_free_slow(cache->heap, cache, object);
         return;
     }
-    size_t *word = vmki_objects_word(heap, address), old = VMKI_LOAD_RELAXED(word);
-    unsigned bit = vmki_bit_number(address); /* tested and cleared in the way for which there are instructions */
-    if (VMKI_UNLIKELY((old & (size_t)1 << bit) == 0))
-        vmki_object_crime("vmk_heap_free: object was freed before, or is none", object);
-    if (VMKI_UNLIKELY(address % VMKI_GRANULE != 0))
-        vmki_object_crime("vmk_heap_free: not the start of an object", object);
-    VMKI_STORE_RELAXED(word, old & ~((size_t)1 << bit));
-    vmki_stack *stack = &cache->stack[size_class];
+    size_t *word = &cache->objects[granule / VMKI_WORD_BITS], bit = (size_t)1 << granule % VMKI_WORD_BITS;
+    size_t without = VMKI_LOAD_RELAXED(word) ^ bit;
+    if (VMKI_UNLIKELY((without & bit) != 0)) {
+        vmki_object_free_slow(cache->heap, cache, object);
+        return;
+    }
+    VMKI_STORE_RELAXED(word, without);
+    vmki_stack *stack = (vmki_stack *)(void *)((char *)cache->stack + offset);
     if (VMKI_LIKELY(stack->top != stack->last))
         *++stack->top = object;
     else
-        vmki_stack_overflow(cache, (unsigned)size_class, object);
+        vmki_stack_overflow(cache, stack, object);
+}
+
+/* cache: NULL if the calling thread has none. */
+static inline void vmki_object_free(vmki_heap *heap, vmk_cache *cache, void *object)
+{
+    if (VMKI_LIKELY(cache != NULL))
+        vmki_cache_free(cache, object);
+    else
+        vmki_object_free_slow(heap, cache, object);
 }
 
 /* --- object_large.c --------------------------------------------------------------------------------------------- */

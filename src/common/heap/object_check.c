@@ -52,7 +52,8 @@ static bool slab_check(const vmki_heap *heap, const vmki_slab *span)
 {
     uintptr_t keeper = vmki_keeper(span);
     bool kept = keeper != VMKI_KEEPER_ORPHAN && !((const vmk_cache *)keeper)->hardened;
-    if (!bits_check(heap, span) || !owners_check(heap, span, kept ? keeper | span->size_class : 0))
+    if (!bits_check(heap, span) ||
+        !owners_check(heap, span, kept ? vmki_owner((const vmk_cache *)keeper, span->size_class) : 0))
         return false;
     if (keeper == VMKI_KEEPER_ORPHAN)
         return span->list == VMKI_LIST_ORPHAN && list_has(heap, heap->objects.orphans[span->size_class], span);

@@ -46,7 +46,7 @@ static vmki_source *source_of(vmk_cache *cache, const vmki_slab *span)
 static void slab_own(vmki_heap *heap, vmki_slab *span, const vmk_cache *cache, uintptr_t keeper)
 {
     size_t first = ((uintptr_t)span->base - heap->view.origin) >> VMK_HEAP_PAGE_SHIFT;
-    uintptr_t owner = cache == NULL || cache->hardened ? 0 : (uintptr_t)cache | span->size_class;
+    uintptr_t owner = cache == NULL || cache->hardened ? 0 : vmki_owner(cache, span->size_class);
     for (size_t i = 0; i < span->pages; i++)
         VMKI_STORE_RELAXED(&heap->owners[first + i], owner);
     VMKI_STORE_RELEASE(&span->keeper, keeper);
@@ -55,6 +55,7 @@ static void slab_own(vmki_heap *heap, vmki_slab *span, const vmk_cache *cache, u
 static void keep(vmk_cache *cache, vmki_slab *span)
 {
     slab_own(cache->heap, span, cache, (uintptr_t)cache);
+    cache->dense_limit = VMKI_LOAD_RELAXED(&cache->heap->dense_limit);
 }
 
 /* --- bits ------------------------------------------------------------------------------------------------------- */
@@ -424,19 +425,12 @@ static unsigned slab_take(vmki_source *e, const vmki_class *c, unsigned wanted, 
     return count;
 }
 
-/* How deep the stack of a class is. */
-static uint32_t stack_depth(unsigned size_class)
-{
-    uint32_t depth = VMKI_STACK_BYTES / vmki_classes[size_class].size;
-    return depth < VMKI_STACK_LEAST ? VMKI_STACK_LEAST : depth > VMKI_STACK_MOST ? VMKI_STACK_MOST : depth;
-}
-
 static void stack_begin(vmk_cache *cache, unsigned size_class)
 {
     vmki_stack *stack = &cache->stack[size_class];
     stack->top = &cache->slots[cache->slots_used];
     *stack->top = NULL;
-    cache->slots_used += stack_depth(size_class) + 1;
+    cache->slots_used += vmki_classes[size_class].depth + 1;
     VMKI_DCHECK(cache->slots_used <= VMKI_STACKS);
 }
 
@@ -455,13 +449,13 @@ vmk_status vmki_cache_refill(vmk_cache *cache, unsigned size_class)
     void *slots[VMKI_STACK_MOST];
     if (stack->last == &cache->nothing)
         stack_begin(cache, size_class);
-    stack->last = stack->top + stack_depth(size_class);
+    stack->last = stack->top + vmki_classes[size_class].depth;
     e->overflows = 0;
     unsigned wanted = (unsigned)(stack->last - stack->top + 1) / 2;
     while (*stack->top == NULL) {
         if (e->slab != NULL) {
             unsigned count = slab_take(e, &vmki_classes[size_class], wanted, slots);
-            stack->last = stack->top + stack_depth(size_class); /* that may have come to an overflow, too */
+            stack->last = stack->top + vmki_classes[size_class].depth; /* that may have come to an overflow, too */
             e->overflows = 0;
             stack_fill(stack, slots, count);
             if (count == 0)
@@ -490,11 +484,11 @@ static void stack_return(vmk_cache *cache, unsigned size_class)
         vmki_slab_put(cache, *stack->top);
 }
 
-void vmki_stack_overflow(vmk_cache *cache, unsigned size_class, const void *slot)
+void vmki_stack_overflow(vmk_cache *cache, vmki_stack *stack, const void *slot)
 {
-    vmki_stack *stack = &cache->stack[size_class];
+    unsigned size_class = (unsigned)(stack - cache->stack);
     vmki_slab_put(cache, slot);
-    if (++cache->source[size_class].overflows == stack_depth(size_class)) {
+    if (++cache->source[size_class].overflows == vmki_classes[size_class].depth) {
         stack_return(cache, size_class);
         stack->last = stack->top;
     }
