@@ -662,7 +662,8 @@ typedef uint64_t vmk_clock(void *context);
 enum {
     VMK_HEAP_RANDOM_BASE = 1u << 0, /* 64-bit systems: at a random address instead of a recognisable one */
     VMK_HEAP_DECOMMIT = 1u << 1,    /* return memory by decommit even where discarding it is prompt: costs mappings */
-    VMK_HEAP_HARDENED = 1u << 2     /* objects (part 5): find more crimes, at a price; see there */
+    VMK_HEAP_HARDENED = 1u << 2,    /* objects (part 5): find more crimes, at a price; see there */
+    VMK_HEAP_SMALL_PAGES = 1u << 4  /* ask for huge pages never, instead of for all that comes after 32 MiB */
 };
 
 /* Called when memory can't be had: `size` bytes of it, because of `why`. It may free objects and spans of the heap and

@@ -403,6 +403,31 @@ START_TEST(nothing_grows_by_nothing)
 }
 END_TEST
 
+/* --- huge pages ------------------------------------------------------------------------------------------------- */
+
+/* Are asked for from 32 MiB on, once, for all that is to come; that the system has none is no failure. */
+START_TEST(large_heaps_ask_for_huge_pages)
+{
+    const model_record *records;
+    vmk_heap_options options = {
+        .layout = VMK_LAYOUT_64, .flags = _i == 0 ? 0 : VMK_HEAP_SMALL_PAGES, .window = (size_t)128 << 20};
+    vmk_heap *heap;
+    vmk_span *span;
+    size_t calls = 0;
+    model_reset(NULL);
+    ck_assert_int_eq(vmk_heap_create(&heap, &options), VMK_OK);
+    for (int i = 0; i < 64; i++)
+        ck_assert_int_eq(vmk_span_alloc(heap, (1 << 20) / VMK_HEAP_PAGE_SIZE, 0, 0, &span), VMK_OK);
+    for (size_t i = model_records(&records); i-- > 0;)
+        if (records[i].call == MODEL_ADVISE) {
+            uintptr_t address = (uintptr_t)model_base() + records[i].address;
+            ck_assert(address % VMKI_CHUNK_SIZE == 0 && address >= heap->origin + ((size_t)32 << 20) && calls++ == 0);
+        }
+    ck_assert_uint_eq(calls, _i == 0 ? 1 : 0);
+    vmk_heap_destroy(heap);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     Suite *suite = suite_create("heap_faults");
@@ -412,6 +437,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(cases, every_call_fails_where_memory_is_discarded, 0, 3);
     tcase_add_loop_test(cases, what_is_not_taken_back_is_zero, 0, 3);
     tcase_add_test(cases, nothing_grows_by_nothing);
+    tcase_add_loop_test(cases, large_heaps_ask_for_huge_pages, 0, 2);
     suite_add_tcase(suite, cases);
     return support_main(argc, argv, suite, NULL);
 }

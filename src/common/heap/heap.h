@@ -56,6 +56,7 @@ typedef struct vmki_arena {
     size_t first;   /* pages, from the start of the window */
     size_t pages;
     size_t grown;
+    bool huge; /* huge pages have been asked for, for what was not grown then */
 } vmki_arena;
 
 /* Heaps that may have objects at once have numbers: the default one 0, and the last number stands for having none. */

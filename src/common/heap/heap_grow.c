@@ -16,6 +16,7 @@
 enum { GROWTH_DIVISOR = 8 };
 #define GROWTH_MIN ((size_t)256 << 10)
 #define GROWTH_MAX ((size_t)64 << 20)
+#define HUGE_FROM ((size_t)32 << 20)
 #define REGION_STEP_32 ((size_t)64 << 20)
 
 #define QUANTUM_PAGES (VMKI_QUANTUM >> VMK_HEAP_PAGE_SHIFT)
@@ -208,16 +209,39 @@ static vmk_status arena_grow(vmki_heap *heap, vmki_arena *arena, size_t count)
     return status;
 }
 
-/* How much to grow by when `need` pages are wanted and `room` could be had. */
-static size_t growth_step(const vmki_heap *heap, size_t need, size_t room)
+static size_t grown_size(const vmki_heap *heap)
 {
-    size_t grown = (heap->in_use + heap->idle + heap->released) << VMK_HEAP_PAGE_SHIFT;
+    return (heap->in_use + heap->idle + heap->released) << VMK_HEAP_PAGE_SHIFT;
+}
+
+/* Has the heap got so large that what comes is better had in huge pages: the faults of small ones would take far longer
+ * than all that is done here? Then the rest of the arena's reservation is advised so, all at once: it is one mapping.
+ */
+static void advise_huge(vmki_heap *heap, vmki_arena *arena)
+{
+    if (arena->huge || (heap->options.flags & VMK_HEAP_SMALL_PAGES) != 0 || grown_size(heap) < HUGE_FROM)
+        return;
+    arena->huge = true;
+    size_t from = vmki_ceil(arena_grown_end(arena) + heap->pages.bias, VMKI_CHUNK_PAGES) - heap->pages.bias;
+    size_t end = arena->first + arena->pages;
+    if (from < end) /* in vain where there are no huge pages, or no mapping is left */
+        VMKI_IGNORE(vmk_advise(vmki_arena_region(heap, arena), vmki_arena_offset(heap, arena, from),
+                               (end - from) << VMK_HEAP_PAGE_SHIFT, VMK_ADVICE_HUGE));
+}
+
+/* How much to grow by when `need` pages are wanted and `room` could be had, behind the page `end`. */
+static size_t growth_step(const vmki_heap *heap, size_t end, size_t need, size_t room)
+{
+    size_t grown = grown_size(heap);
     size_t step = heap->options.step;
     if (step == 0)
         step = vmki_min(vmki_max(grown / GROWTH_DIVISOR, GROWTH_MIN), GROWTH_MAX);
-    if (step >= VMKI_CHUNK_SIZE) /* by whole chunks, so by whole huge pages */
-        step = vmki_floor(step, VMKI_CHUNK_SIZE);
-    step = vmki_max(step >> VMK_HEAP_PAGE_SHIFT, need);
+    step >>= VMK_HEAP_PAGE_SHIFT;
+    if (step >= VMKI_CHUNK_PAGES) { /* up to the end of a chunk, so of a huge page */
+        size_t behind = end + heap->pages.bias;
+        step = vmki_floor(behind + step, VMKI_CHUNK_PAGES) - behind;
+    }
+    step = vmki_max(step, need);
     return vmki_min(vmki_ceil(step, QUANTUM_PAGES), room);
 }
 
@@ -226,7 +250,8 @@ static vmk_status arena_grow_ahead(vmki_heap *heap, vmki_arena *arena, size_t ne
 {
     size_t room = arena->pages - arena->grown;
     size_t least = vmki_min(vmki_ceil(need, QUANTUM_PAGES), room);
-    size_t step = growth_step(heap, need, room);
+    advise_huge(heap, arena);
+    size_t step = growth_step(heap, arena_grown_end(arena), need, room);
     vmk_status status = arena_grow(heap, arena, step);
     return status != VMK_OK && step > least ? arena_grow(heap, arena, least) : status;
 }
