@@ -18,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 
+import malloc_instructions
 import malloc_programs
 
 BASELINE = "glibc"
-OURS = "vmkit"
+OURS, HARDENED = "vmkit", "vmkit-hardened"
+ENVIRONMENTS = {HARDENED: {"VMKIT_HARDENED": "1"}}  # by allocator
 ROUNDS, ROUNDS_QUICK = 5, 3
 SECONDS_MOST = 300  # for one run: whoever takes longer hangs
 CORES = max(2, len(os.sched_getaffinity(0)))
@@ -88,7 +90,8 @@ def preloads(library):
 
 def allocators_of(wanted, bindir):
     """name -> library, of those that are there."""
-    known = {**LIBRARIES, OURS: os.path.join(os.path.dirname(os.path.abspath(bindir)), "libvmkit-malloc.so")}
+    ours = os.path.join(os.path.dirname(os.path.abspath(bindir)), "libvmkit-malloc.so")
+    known = {**LIBRARIES, OURS: ours, HARDENED: ours}
     found = {}
     for item in [BASELINE] + [w for w in wanted or known if w != BASELINE]:
         name, _, path = item.partition("=")
@@ -161,7 +164,7 @@ def wait_for(running, workload):
             running.wait()
 
 
-def run_once(bindir, workload, library, checked):
+def run_once(bindir, workload, library, extra, checked):
     """Answers {metric: value} and "checksum". checked: let the loader tell whose malloc it was, which takes time."""
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report")
@@ -170,7 +173,7 @@ def run_once(bindir, workload, library, checked):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("LD_", "MALLOC_", "GIT_"))}
         with open(os.path.join(folder, "errors"), "w+", encoding="utf-8", errors="replace") as errors:
             running = subprocess.Popen(command + workload["command"], cwd=workload["folder"], text=True, errors="replace",
-                                       env={**environment, **workload["environment"]}, start_new_session=True,
+                                       env={**environment, **workload["environment"], **extra}, start_new_session=True,
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
             output, seconds = wait_for(running, workload)
             errors.seek(0)
@@ -205,7 +208,7 @@ def measure(bindir, name, workload, allocators, rounds):
                 continue
             progress(f"{name}: round {number} of {rounds}, {allocator}")
             try:
-                figures = run_once(bindir, workload, allocators[allocator], number == 0)
+                figures = run_once(bindir, workload, allocators[allocator], ENVIRONMENTS.get(allocator, {}), number == 0)
                 checksum = checksum or figures["checksum"]
                 if figures["checksum"] != checksum:
                     raise Failure(f"the checksum is {figures['checksum']}, not {checksum} as for others before")
@@ -281,6 +284,12 @@ def print_matrix(outcomes, summary, allocators, metric, title):
     rows += [(f"mean of {kind}", means[metric]) for kind, means in summary.items()]
     for name, ratios in rows:
         print("  " + name.ljust(18) + "".join((f"{ratios[a]:.3f}" if a in ratios else "failed").rjust(12) for a in allocators))
+
+
+def print_instructions(instructions):
+    print("\nInstructions of malloc(32) and free")
+    for allocator, count in instructions.items():
+        print("  " + allocator.ljust(18) + f"{count:8.1f}")
 
 
 def print_standing(standing, bars):
@@ -385,11 +394,14 @@ def main(arguments):
     standing = standing_of(outcomes, allocators) if OURS in allocators else {}
     bars = bars_of(summary, standing) if standing and summary else []
     plots = plots_of(outdir, outcomes, summary, allocators)
+    instructions = malloc_instructions.measure(bindir, allocators, ENVIRONMENTS)
     if quiet:
-        print(json.dumps({"workloads": outcomes, "means": summary, "standing": standing, "bars": bars}, indent=2))
+        print(json.dumps({"workloads": outcomes, "means": summary, "standing": standing, "bars": bars,
+                          "instructions": instructions}, indent=2))
     else:
         for metric, title in (("time", "Time"), ("cpu", "Processor time"), ("rss", "Peak resident memory")):
             print_matrix(outcomes, summary, allocators, metric, title)
+        print_instructions(instructions)
         if standing:
             print_standing(standing, bars)
         print("\nplots: " + ", ".join(plots))

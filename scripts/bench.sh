@@ -31,6 +31,7 @@ if [ "$suite" = malloc ]; then
     apt_need "command -v sqlite3" sqlite3
     apt_need "command -v git" git
     apt_need "command -v redis-benchmark" redis-tools
+    apt_need "command -v valgrind" valgrind
 fi
 if [ "$suite" = heap ]; then
     apt_need "command -v strace" strace
