@@ -83,7 +83,7 @@ static uint64_t system_clock(void *context)
 
 static bool options_complete(vmk_heap_options *options)
 {
-    const unsigned known = VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT | VMK_HEAP_HARDENED;
+    const unsigned known = VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT | VMK_HEAP_HARDENED | VMK_HEAP_NAMED;
     size_t step;
     uint64_t most = vmki_min64(VMKI_WINDOW_MAX_PAGES << VMK_HEAP_PAGE_SHIFT, SIZE_MAX - VMKI_CHUNK_SIZE);
     if ((unsigned)options->layout > VMK_LAYOUT_32 || (options->flags & ~known) != 0 || options->window > most ||

@@ -221,9 +221,9 @@ static size_t region_pages(size_t size)
     return (size + VMK_HEAP_PAGE_SIZE - 1) >> VMK_HEAP_PAGE_SHIFT;
 }
 
-static vmk_status huge_reserve(vmk_region *region, size_t size)
+static vmk_status huge_reserve(const vmki_heap *heap, vmk_region *region, size_t size)
 {
-    vmk_reserve_options how = {.guard_size = vmk_page_size()};
+    vmk_reserve_options how = {.guard_size = vmk_page_size(), .name = vmki_heap_name(heap, VMKI_NAME_HUGE)};
     vmk_status status = vmk_reserve(region, size, &how);
     if (status != VMK_OK)
         return status;
@@ -250,7 +250,7 @@ void *vmki_huge_alloc(vmki_heap *heap, size_t size)
     if (whole == 0 || !huge_count(heap, region_pages(whole)))
         return NULL;
     vmki_os_error before = vmki_os_error_get();
-    vmk_status status = huge_reserve(&region, whole);
+    vmk_status status = huge_reserve(heap, &region, whole);
     if (status == VMK_OK) {
         huge *h = (huge *)(void *)region.base;
         vmki_vm_lock();
