@@ -42,6 +42,7 @@
 
 #include "common/heap/class.h"
 #include "common/heap/heap.h"
+#include "common/heap/tools.h"
 
 #include "os_self.h"
 
@@ -51,8 +52,8 @@ enum { VMKI_LIST_NONE, VMKI_LIST_CURRENT, VMKI_LIST_AVAILABLE, VMKI_LIST_FULL, V
 
 /* What is known of a span that is a slab, or a large object; by the span's id. */
 typedef struct vmki_slab {
-    unsigned char *base; /* of the span */
-    size_t pages;        /* guards included */
+    VMKI_HIDDEN(unsigned char *, base); /* of the span */
+    size_t pages;                       /* guards included */
     uintptr_t keeper;
     uint32_t id;
     uint32_t used; /* slots that are taken, as are all below of slabs alone */
@@ -73,15 +74,15 @@ typedef struct vmki_stack {
 
 /* Where a class's slots come from. */
 typedef struct vmki_source {
-    vmki_slab *slab;     /* the current one, or NULL */
-    size_t *word;        /* of it, in `taken` */
-    unsigned char *base; /* what that word's first bit means */
-    size_t starts;       /* where slots begin in it */
-    uint32_t phase;      /* of the word's first slot, in granules; may be beyond the word */
-    uint32_t words_left; /* of the slab, behind this one */
-    uint32_t slabs;      /* that are kept: the more, the larger the next */
-    uint32_t overflows;  /* of the stack, since it was filled */
-    uint32_t available;  /* lists, by ids */
+    vmki_slab *slab;                    /* the current one, or NULL */
+    size_t *word;                       /* of it, in `taken` */
+    VMKI_HIDDEN(unsigned char *, base); /* what that word's first bit means */
+    size_t starts;                      /* where slots begin in it */
+    uint32_t phase;                     /* of the word's first slot, in granules; may be beyond the word */
+    uint32_t words_left;                /* of the slab, behind this one */
+    uint32_t slabs;                     /* that are kept: the more, the larger the next */
+    uint32_t overflows;                 /* of the stack, since it was filled */
+    uint32_t available;                 /* lists, by ids */
     uint32_t full;
 } vmki_source;
 
@@ -275,7 +276,7 @@ static inline void *vmki_cache_take(vmki_heap *heap, vmk_cache *cache, unsigned 
     void *object = *stack->top;
     if (VMKI_UNLIKELY(object == NULL))
         return NULL;
-    stack->top--;
+    vmki_tools_forget(stack->top--);
     size_t *word = vmki_objects_word(heap, (uintptr_t)object);
     VMKI_STORE_RELAXED(word, VMKI_LOAD_RELAXED(word) | vmki_bit_of((uintptr_t)object));
     return object;
@@ -284,8 +285,11 @@ static inline void *vmki_cache_take(vmki_heap *heap, vmk_cache *cache, unsigned 
 /* At most VMK_OBJECT_SMALL_MAX bytes. */
 static inline void *vmki_cache_alloc(vmki_heap *heap, vmk_cache *cache, size_t size)
 {
-    void *object = vmki_cache_take(heap, cache, vmki_class_of(size));
-    return VMKI_LIKELY(object != NULL) ? object : vmki_cache_alloc_slow(cache, size);
+    unsigned size_class = vmki_class_of(size);
+    void *object = vmki_cache_take(heap, cache, size_class);
+    if (VMKI_LIKELY(object != NULL))
+        return vmki_tools_alloc(heap, object, size, vmki_class_size(size_class), false);
+    return vmki_cache_alloc_slow(cache, size);
 }
 
 /* The short way of freeing: an object of a slab that the calling thread's cache (NULL: it has none) keeps. */
@@ -309,6 +313,7 @@ static inline void vmki_object_free(vmki_heap *heap, vmk_cache *cache, void *obj
     if (VMKI_UNLIKELY(address % VMKI_GRANULE != 0))
         vmki_object_crime("vmk_heap_free: not the start of an object", object);
     VMKI_STORE_RELAXED(word, old & ~((size_t)1 << bit));
+    vmki_tools_free(heap, object, vmki_class_size((unsigned)size_class));
     vmki_stack *stack = &cache->stack[size_class];
     if (VMKI_LIKELY(stack->top != stack->last))
         *++stack->top = object;
