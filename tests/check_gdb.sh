@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # check_gdb.sh SCRIPT PROGRAM PRELOADED LIBRARY
-# Do the commands of tools/gdb/vmkit.py (SCRIPT) answer as they should? In PROGRAM, which is linked with vmkit, in a core file of
-# it, and in PRELOADED, which has LIBRARY, libvmkit-malloc.so, preloaded.
+# Do the commands of tools/gdb/vmkit.py (SCRIPT) answer as they should? In PROGRAM, which is linked with vmkit, in a core
+# file of it, and in PRELOADED, which has LIBRARY, libvmkit-malloc.so, preloaded.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -52,7 +52,8 @@ run() {
     answers=$tmp/$1
     mkdir "$answers"
     shift
-    gdb -nx -batch -iex "set debuginfod enabled off" -ex "set \$answers = \"$answers\"" "$@" >"$tmp/gdb" 2>&1 </dev/null || {
+    gdb -nx -batch -iex "set debuginfod enabled off" -ex "set \$answers = \"$answers\"" "$@" \
+        >"$tmp/gdb" 2>&1 </dev/null || {
         cat "$tmp/gdb" >&2
         wrong "gdb failed"
     }
@@ -94,7 +95,8 @@ says_all() {
     says huge_address "^vmkit: 0xffffffffffffffff is in no heap"
     says nonsense "No symbol"
     says no_argument "^vmkit: usage: vmkit object ADDRESS"
-    says span "^is +a slab of class 7: [0-9]+ slots of 112 bytes" "^slots +[0-9]+ in use" "^slots +[0-9]+ free$" "^keeper +the cache"
+    says span "^is +a slab of class 7: [0-9]+ slots of 112 bytes" "^slots +[0-9]+ in use" "^slots +[0-9]+ free$" \
+        "^keeper +the cache"
     says span_large "^span .*: 13 pages" "^is +a large object of 106496 bytes"
     says span_freed "^vmkit: 0x.* is in a free page"
     says heaps "^heap 0x[0-9a-f]+ \(the default heap\): layout .*, [0-9]+ objects"
@@ -104,8 +106,8 @@ says_all() {
 }
 
 # A program that stands still, then its core file. It is limited, since gdb writes all that is reserved into that.
-run live -ex "set exec-wrapper sh -c 'ulimit -v 500000 && exec \"\$@\"' sh" -ex "break stop_here" -ex run -ex "source $script" -ex "source $tmp/ask.py" \
-    -ex "generate-core-file $tmp/core-file" "$program"
+run live -ex "set exec-wrapper sh -c 'ulimit -v 500000 && exec \"\$@\"' sh" -ex "break stop_here" -ex run \
+    -ex "source $script" -ex "source $tmp/ask.py" -ex "generate-core-file $tmp/core-file" "$program"
 says_all "thread 1"
 says hardened "^state +in use" "^size +104 bytes" "hardened"
 says hardened_freed "^state +freed, and kept back"
@@ -121,6 +123,7 @@ says_all "thread 1"
 # Where there is nothing to look at.
 gdb -nx -batch -ex "source $script" -ex "vmkit heaps" "$program" >"$tmp/early" 2>&1 </dev/null || true
 grep -q "neither a running program nor a core file" "$tmp/early" || wrong "before the start: $(cat "$tmp/early")"
-gdb -nx -batch -ex "break stop_here" -ex run -ex "source $script" -ex "vmkit heaps" "$preloaded" >"$tmp/without" 2>&1 </dev/null || true
+gdb -nx -batch -ex "break stop_here" -ex run -ex "source $script" -ex "vmkit heaps" "$preloaded" \
+    >"$tmp/without" 2>&1 </dev/null || true
 grep -q "has no vmkit with debug information" "$tmp/without" || wrong "without the library: $(cat "$tmp/without")"
 exit $failed

@@ -456,7 +456,8 @@ def print_object(address):
         return
     heap, span_id = heap_of(address)
     if span_id == 0:
-        raise Problem("%#x is in a free page of the heap %s: what was there was freed, or never was" % (address, heap.name()))
+        text = "%#x is in a free page of the heap %s: what was there was freed, or never was"
+        raise Problem(text % (address, heap.name()))
     slab = heap.slab(span_id)
     if slab is None:
         raise Problem("%#x is in span %d of the heap %s, which has no objects" % (address, span_id, heap.name()))
@@ -506,8 +507,9 @@ def heaps_command(argument):
         print("no heap has been made yet")
     for heap in heaps:
         objects = sum(line[0] for line in heap.by_class().values()) + len(heap.huge())
-        pages = int(heap.value["in_use"]) << PAGE_SHIFT
-        text = (heap.name(), LAYOUTS.get(int(heap.value["plan"]["layout"]), "unknown"), size_text(pages), count_text(objects, "object"))
+        layout = LAYOUTS.get(int(heap.value["plan"]["layout"]), "unknown")
+        used = size_text(int(heap.value["in_use"]) << PAGE_SHIFT)
+        text = (heap.name(), layout, used, count_text(objects, "object"))
         print("heap %s: layout %s, %s in use by spans, %s" % text)
 
 

@@ -9,6 +9,7 @@
  *   object_large.c  objects that are spans, and those that have a reservation of their own
  *   hardened.c      VMK_HEAP_HARDENED
  *   object_stats.c  figures and walks
+ *   tools.h         what sanitizers and valgrind are told
  *   object_check.c  is it all as it should be?
  *
  * Bits. Of each granule of a slab there is one bit in each of three columns beside the heap. `objects`: an object in
