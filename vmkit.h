@@ -221,6 +221,7 @@ typedef struct vmk_region {
     size_t size;         /* usable bytes: whole pages, the guard not counted */
     size_t guard_size;   /* bytes past them that are never committed */
     size_t committed;    /* bytes committed now; exact while no other thread works on the region */
+    const char *name;    /* as it was asked for */
     struct vmki_extent *extents;
     uintptr_t seal;
 } vmk_region;
@@ -240,6 +241,7 @@ typedef struct vmk_reserve_options {
     size_t align;      /* a power of two; 0: the granularity */
     size_t guard_size; /* rounded up to pages: address space past the end that always faults */
     unsigned flags;    /* VMK_RESERVE_... */
+    const char *name;  /* what the system's list of the process's mappings shall call it; NULL: nothing. See below */
 } vmk_reserve_options;
 
 /* Reserve `size` bytes of address space, rounded up to whole pages. Costs no memory and no commit charge (on Windows
@@ -249,12 +251,17 @@ typedef struct vmk_reserve_options {
  * so: at most half of the address space that RLIMIT_AS leaves, and, unless VMK_RESERVE_SPARSE, no more than
  * RLIMIT_DATA, a cgroup or a job object would let the process commit; each refusal halves it, down to min_size at last.
  *
+ * A name is a wish, and shows nowhere but in that list: Linux from 5.17 on, if it was built with CONFIG_ANON_VMA_NAME,
+ * has "[anon:NAME]" in /proc/PID/maps, for names of up to 79 printable characters without []\$`. Elsewhere, and if the
+ * system does not like it, there is none. It must stay readable until the release; guard and all, committed or not, the
+ * region keeps it. What has other names is other mappings, which matters where their number is limited.
+ *
  * `region` is written only on success: it need not be initialised, and must not hold a live region.
  * VMK_ERR_ARGUMENT: size is 0, or overflows when rounded or with the guard; min_size > size; align is no power of two;
  *   EXACT without a hint, or with one that is not a multiple of align and granularity.
  * VMK_ERR_TAKEN: EXACT, and something else is there, or the system allows nothing there.
  * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: refused by the system, for lack of either.
- * Cost: one or two system calls where the first try succeeds. */
+ * Cost: one or two system calls where the first try succeeds, one more for a name. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_options *options);
 
 /* Give the whole reservation back, with all that is committed in it. No other thread may be using the region.
@@ -272,7 +279,7 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_commit(vmk_region *region, size_t offset, 
  * Size 0 does nothing. The caller sees to it that nobody uses the range.
  * VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system can't split its mapping; all is as before, contents too.
  * Misuse: offset or size is not a multiple of the page size, or the range leaves the region.
- * Cost: one or two system calls, and the freeing of the pages. */
+ * Cost: one or two system calls, one more in a region that has a name, and the freeing of the pages. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_decommit(vmk_region *region, size_t offset, size_t size);
 
 /* The contents are not needed: the committed pages of the range stay committed, with undefined contents, each page
@@ -374,6 +381,7 @@ typedef struct vmk_table_config {
     size_t
         region_offset; /* this part of it alone: whole pages, all reserved; vmk_table_space says how many are needed */
     size_t region_size;
+    const char *name; /* of its own reservation, see vmk_reserve; in another's region it has that one's */
 } vmk_table_config;
 
 /* Private: which elements of a sparse table are ready; see src/common/table/index_set.h. */
@@ -663,6 +671,9 @@ enum {
     VMK_HEAP_RANDOM_BASE = 1u << 0, /* 64-bit systems: at a random address instead of a recognisable one */
     VMK_HEAP_DECOMMIT = 1u << 1,    /* return memory by decommit even where discarding it is prompt: costs mappings */
     VMK_HEAP_HARDENED = 1u << 2,    /* objects (part 5): find more crimes, at a price; see there */
+    VMK_HEAP_NAMED = 1u << 3,       /* its mappings have names (see vmk_reserve): "vmkit heap", "vmkit spans" where
+                                       these are in reservations of their own, "vmkit objects" (tables of objects),
+                                       "vmkit huge object". Costs a system call for each mapping */
     VMK_HEAP_SMALL_PAGES = 1u << 4  /* ask for huge pages never, instead of for all that comes after 32 MiB */
 };
 

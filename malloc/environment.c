@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The first call, and what the environment asks for: VMKIT_HARDENED, VMKIT_STATS. It may come from the dynamic linker,
- * when the C library has not yet been told of the environment; and it is not listened to in a program that has more
- * rights than who started it.
+ * The first call, and what the environment asks for: VMKIT_HARDENED, VMKIT_STATS, VMKIT_NAMES. It may come from the
+ * dynamic linker, when the C library has not yet been told of the environment; and it is not listened to in a program
+ * that has more rights than who started it.
  */
 #include "posix/os_private.h"
 
@@ -17,6 +17,7 @@ enum { REPORT_FILE_LEAST = 100 }; /* programs count on the lowest numbers */
 extern char **environ;
 
 bool vmki_shim_hardened;
+static bool names;
 static bool reports;
 static int report_file = -1; /* standard error, as it was at the start: programs close it before they end (ls does) */
 
@@ -35,7 +36,7 @@ static void look_at(const char *text)
     static const struct {
         const char *name;
         bool *is_on;
-    } known[] = {{"VMKIT_HARDENED=", &vmki_shim_hardened}, {"VMKIT_STATS=", &reports}};
+    } known[] = {{"VMKIT_HARDENED=", &vmki_shim_hardened}, {"VMKIT_NAMES=", &names}, {"VMKIT_STATS=", &reports}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         const char *value = text + strlen(known[i].name);
         if (strncmp(text, known[i].name, strlen(known[i].name)) == 0)
@@ -78,7 +79,7 @@ VMKI_COLD vmki_heap *vmki_shim_begin(void)
 {
     int error = errno;
     look_at_environment(); /* by whoever comes first: all see the same */
-    vmk_heap_options options = {.flags = vmki_shim_hardened ? VMK_HEAP_HARDENED : 0};
+    vmk_heap_options options = {.flags = (vmki_shim_hardened ? VMK_HEAP_HARDENED : 0u) | (names ? VMK_HEAP_NAMED : 0u)};
     vmki_heap *heap = vmki_heap_default_make(&options);
     if (reports && VMKI_LOAD_RELAXED(&report_file) < 0)
         VMKI_STORE_RELAXED(&report_file, fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, REPORT_FILE_LEAST));

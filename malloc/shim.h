@@ -68,7 +68,9 @@ static inline void *vmki_shim_take(size_t size)
     vmk_cache *cache = vmki_shim_cache();
     if (VMKI_LIKELY(cache != NULL && size <= VMKI_CLASS_TABLED)) {
         unsigned size_class = vmki_class_by_granules[(size + VMKI_GRANULE - 1) >> VMKI_GRANULE_SHIFT];
-        return vmki_cache_take(cache, size_class);
+        void *object = vmki_cache_take(cache, size_class);
+        if (VMKI_LIKELY(object != NULL))
+            return vmki_tools_alloc(vmki_default_heap, object, size, vmki_class_size(size_class), false);
     }
     return NULL;
 }

@@ -37,11 +37,13 @@ apt_need "command -v cmake" cmake
 apt_need "command -v ninja" ninja-build
 apt_need "command -v pkg-config" pkg-config
 apt_need "$(compiles cc c++)" "gcc g++ libc6-dev"
-if wanted linux64; then # what tests/check_malloc_programs.sh runs
+if wanted linux64; then # what tests/check_malloc_programs.sh, check_gdb.sh and check_valgrind.sh run
     apt_need "python3 -c 'import json, pickle, zlib'" python3
     apt_need "command -v perl" perl
     apt_need "command -v git" git
     apt_need "command -v sqlite3" sqlite3
+    apt_need "command -v gdb" gdb
+    apt_need "command -v valgrind && test -e /usr/include/valgrind/memcheck.h" valgrind
     apt_need "command -v redis-check-rdb && command -v redis-benchmark" redis-tools
 fi
 if wanted linux32; then

@@ -66,6 +66,9 @@ foreach(layer IN LISTS layers)
     if(file STREQUAL "src/common/base/compiler.h") # the one that is about compilers
       check_includes(${file} "${code}" vmkit.h intrin.h "(${standard_headers})[.]h")
       check_conditions(${file} "${code}" "${system_words}" "#if defined(_WIN64)") # MSVC's name for 64 bits
+    elseif(file STREQUAL "src/common/heap/tools.h") # the one that is about tools
+      check_includes(${file} "${code}" "common/base/compiler[.]h" "(sanitizer/asan_interface|valgrind/memcheck)[.]h")
+      check_conditions(${file} "${code}" "${system_words}|__GNUC__|__clang__|__MINGW[A-Z0-9_]*" "")
     else()
       # os_self.h is the inline part of the contract: each system has one.
       check_includes(${file} "${code}" vmkit.h "(${standard_headers})[.]h" os_self.h ${lower})

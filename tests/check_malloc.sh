@@ -80,3 +80,15 @@ case $(cat "$tmp/report") in
 esac
 [ -z "$(VMKIT_STATS=0 LD_PRELOAD=$library "$program" start 2>&1)" ] || fail "a report that nobody wants"
 [ -n "$(VMKIT_STATS=1 LD_PRELOAD=$library "$program" start 2>&1)" ] || fail "no report"
+
+# --- names of mappings ------------------------------------------------------------------------------------------------
+
+# Where the kernel has them; elsewhere asking for them changes nothing. (A program of other bits than ours has no library.)
+shown=$(VMKIT_NAMES=1 LD_PRELOAD=$library cat /proc/self/maps 2>/dev/null) || fail "no program runs with names"
+case $shown in
+*"[anon:vmkit heap]"*) ;;
+*) echo "names of mappings are not shown here" ;;
+esac
+case $(LD_PRELOAD=$library cat /proc/self/maps 2>/dev/null) in
+*"[anon:vmkit"*) fail "names that nobody wants" ;;
+esac

@@ -63,6 +63,10 @@ bool support_system_figures(const void *base, size_t size, support_figures *figu
 /* Entries in the process's list of mappings that lie in the range; SIZE_MAX where the system doesn't tell. */
 size_t support_mappings(const void *base, size_t size);
 
+/* Does the system show the page at the address under this name (NULL: under none)? Always true where it has no names:
+ * whether it has is found out with a mapping of support's own. */
+bool support_named(const void *address, const char *name);
+
 /* Threads: run body(argument, number) in `count` threads at once and wait for all. Check's assertions must not be used
  * in them: record, and assert afterwards. */
 void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);

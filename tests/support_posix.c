@@ -177,6 +177,58 @@ size_t support_mappings(const void *base, size_t size)
     return count;
 }
 
+#if defined(__linux__)
+
+/* The name of the mapping, as the system shows it: "" if it has none. */
+static void name_shown(const void *address, char *name, size_t size)
+{
+    char line[512];
+    FILE *file = fopen("/proc/self/maps", "r");
+    require(file != NULL, "/proc/self/maps");
+    name[0] = '\0';
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned long low, high;
+        const char *start = strstr(line, "[anon:");
+        if (sscanf(line, "%lx-%lx", &low, &high) != 2 || (uintptr_t)address < low || (uintptr_t)address >= high)
+            continue;
+        if (start != NULL)
+            snprintf(name, size, "%.*s", (int)strcspn(start + 6, "]"), start + 6);
+        break;
+    }
+    fclose(file);
+}
+
+static bool names_are_shown(void)
+{
+    char shown[128];
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(page != MAP_FAILED, "mmap");
+    (void)prctl(0x53564d41 /* PR_SET_VMA */, 0ul, (unsigned long)page, (unsigned long)size, (unsigned long)"a probe");
+    name_shown(page, shown, sizeof shown);
+    (void)munmap(page, size);
+    return strcmp(shown, "a probe") == 0;
+}
+
+bool support_named(const void *address, const char *name)
+{
+    char shown[128];
+    if (!names_are_shown())
+        return true;
+    name_shown(address, shown, sizeof shown);
+    return strcmp(shown, name != NULL ? name : "") == 0;
+}
+
+#else
+
+bool support_named(const void *address, const char *name)
+{
+    (void)address, (void)name;
+    return true;
+}
+
+#endif
+
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 
 typedef struct team {

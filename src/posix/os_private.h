@@ -103,6 +103,24 @@
 #define VMKI_POSIX_NOREPLACE 0
 #endif
 
+/* --- names ------------------------------------------------------------------------------------------------------ */
+
+/* Of anonymous mappings: Linux 5.17, if configured; in headers of C libraries since later. */
+#if defined(__linux__) && !defined(PR_SET_VMA)
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+static inline void vmki_posix_name(void *base, size_t size, const char *name)
+{
+#if defined(__linux__)
+    (void)prctl(PR_SET_VMA, (unsigned long)PR_SET_VMA_ANON_NAME, (unsigned long)(uintptr_t)base, (unsigned long)size,
+                (unsigned long)(uintptr_t)name);
+#else
+    (void)base, (void)size, (void)name;
+#endif
+}
+
 /* --- advice ----------------------------------------------------------------------------------------------------- */
 
 #define VMKI_POSIX_NO_ADVICE (-1)

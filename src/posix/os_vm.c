@@ -14,8 +14,8 @@
  * Where that would keep the charge (under strict overcommit the kernel returns it only when the mapping goes), would
  * not clear (emulators), or is refused (locked memory), reserved pages are mapped over the old ones. That is one atomic
  * step, and the one place with MAP_FIXED: the kernel unmaps before it maps, but what could fail in between for a
- * mapping without access is only the kernel's own allocation of a small object. Advice given to those pages is lost
- * with them.
+ * mapping without access is only the kernel's own allocation of a small object. Advice given to those pages, and their
+ * name, are lost with them.
  *
  * Mappings that lie side by side and agree in their flags are merged by the kernel, ours with each other and with a
  * stranger's. So giving back a reservation can mean cutting a hole into a mapping, which makes one more of them and
@@ -337,6 +337,11 @@ vmk_status vmki_os_protect(void *base, size_t size, vmk_access access)
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
 {
     return advise(base, size, advice == VMK_ADVICE_HUGE ? VMKI_POSIX_HUGE : VMKI_POSIX_NO_HUGE);
+}
+
+void vmki_os_name(void *base, size_t size, const char *name)
+{
+    vmki_posix_name(base, size, name);
 }
 
 /* Without MREMAP_FIXED: with it the kernel first unmaps what is there, and may then fail. The guard behind keeps the

@@ -283,6 +283,14 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
     return VMK_ERR_UNSUPPORTED;
 }
 
+/* Nothing here has names but sections. */
+void vmki_os_name(void *base, size_t size, const char *name)
+{
+    (void)base;
+    (void)size;
+    (void)name;
+}
+
 /* Pages stay where they are. */
 vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard)
 {

@@ -35,6 +35,7 @@ typedef enum model_call {
     MODEL_REUSE,
     MODEL_PROTECT,
     MODEL_ADVISE,
+    MODEL_NAME,
     MODEL_CALLS
 } model_call;
 
@@ -69,6 +70,9 @@ size_t model_reserved(void);
 size_t model_committed(void);
 size_t model_mappings(void);
 void *model_base(void);
+
+/* The name of the page at an address; NULL: it has none. Decommit loses it, as Linux may. */
+const char *model_name_of(const void *address);
 
 /* The record of calls since reset, oldest first; only the last MODEL_RECORDS are kept. */
 #define MODEL_RECORDS 4096

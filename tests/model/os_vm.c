@@ -44,6 +44,7 @@ typedef struct page {
     uint8_t state;  /* model_state */
     bool stale;     /* holds the pattern; if not, and not committed, it is zero */
     bool huge;      /* advised so */
+    const char *name;
 } page;
 
 /* A range of pages. */
@@ -58,8 +59,8 @@ static unsigned char pattern[MODEL_MAX_PAGE];
 static unsigned char zeroes[MODEL_MAX_PAGE];
 static uint32_t serial;
 
-static const char *const call_names[MODEL_CALLS] = {"reserve", "release", "commit",  "decommit",
-                                                    "discard", "reuse",   "protect", "advise"};
+static const char *const call_names[MODEL_CALLS] = {"reserve", "release", "commit", "decommit", "discard",
+                                                    "reuse",   "protect", "advise", "name"};
 
 void model_pages_init(void)
 {
@@ -149,7 +150,7 @@ static size_t mappings_beginning(span s)
 {
     size_t count = 0;
     for (size_t i = s.first; i < vmki_min(s.first + s.count + 1, model.pages); i++)
-        if (kind(i) != 0 && (i == 0 || kind(i) != kind(i - 1)))
+        if (kind(i) != 0 && (i == 0 || kind(i) != kind(i - 1) || pages[i].name != pages[i - 1].name))
             count++;
     return count;
 }
@@ -177,6 +178,8 @@ static bool change(span s, model_state state, uint32_t owner, bool may_refuse)
         pages[i].owner = owner;
         if (owner == 0)
             pages[i].huge = false;
+        if (owner == 0 || state == MODEL_RESERVED)
+            pages[i].name = NULL;
     }
     mappings += mappings_beginning(s);
     if (may_refuse && model.rules.max_mappings != 0 && mappings > vmki_max(model.rules.max_mappings, model.mappings)) {
@@ -487,6 +490,30 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
     model_note(MODEL_ADVISE, offset_of(base), size, status);
     model_unlock();
     return status;
+}
+
+void vmki_os_name(void *base, size_t size, const char *name)
+{
+    model_lock();
+    span s;
+    bool sound = check_span(MODEL_NAME, base, size, &s) && name != NULL;
+    if (sound) {
+        model.mappings -= mappings_beginning(s);
+        for (size_t i = s.first; i < s.first + s.count; i++)
+            pages[i].name = name;
+        model.mappings += mappings_beginning(s);
+    }
+    model_note(MODEL_NAME, offset_of(base), size, sound ? VMK_OK : VMK_ERR_ARGUMENT);
+    model_unlock();
+}
+
+const char *model_name_of(const void *address)
+{
+    model_lock();
+    size_t index = offset_of(address) / model.page_size;
+    const char *name = index < model.pages ? pages[index].name : NULL;
+    model_unlock();
+    return name;
 }
 
 /* --- foreign mappings ------------------------------------------------------------------------------------------- */

@@ -80,6 +80,10 @@ vmk_status vmki_os_protect(void *base, size_t size, vmk_access access);
  * failure nothing has changed. VMK_ERR_UNSUPPORTED: not to be had here. */
 vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard);
 
+/* Have the system show pages of a reservation under a name, which stays readable until they are released: a wish that
+ * may come to nothing. It survives commit and protect, and moves along; decommit may lose it. */
+void vmki_os_name(void *base, size_t size, const char *name);
+
 /* Any pages of a reservation. */
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice);
 

@@ -258,6 +258,7 @@ static vmk_status tables_begin(vmki_heap *heap)
                              .column_bits = {VMK_HEAP_PAGE_SIZE / VMKI_GRANULE, VMK_HEAP_PAGE_SIZE / VMKI_GRANULE},
                              .flags = VMK_TABLE_SPARSE};
     vmk_table_config slabs = {.capacity = heap->records.capacity, .column_bits = {sizeof(vmki_slab) * 8}};
+    bits.name = slabs.name = vmki_heap_name(heap, VMKI_NAME_OBJECTS);
     vmk_status status = vmk_table_init(&heap->objects.bits, &bits);
     if (status != VMK_OK)
         return status;

@@ -32,23 +32,40 @@ static unsigned char *canary_at(unsigned size_class, void *object)
     return (unsigned char *)object + vmki_class_size(size_class) - VMKI_CANARY_SIZE;
 }
 
-/* In halves that are atomic: whoever counts objects looks at those of others. */
-static void canary_set(unsigned size_class, void *object, uint64_t value)
+/* In halves that are atomic: whoever counts objects looks at those of others. To tools all of a slot that is not to be
+ * used is closed, canaries always. */
+VMKI_UNWATCHED static void canary_set(unsigned size_class, void *object, uint64_t value)
 {
     uint32_t *halves = (uint32_t *)(void *)canary_at(size_class, object);
+    vmki_tools_quiet();
     VMKI_STORE_RELAXED(&halves[0], (uint32_t)value);
     VMKI_STORE_RELAXED(&halves[1], (uint32_t)(value >> 32));
+    vmki_tools_loud();
 }
 
-static uint64_t canary_get(unsigned size_class, void *object)
+VMKI_UNWATCHED static uint64_t canary_get(unsigned size_class, void *object)
 {
     const uint32_t *halves = (const uint32_t *)(const void *)canary_at(size_class, object);
-    return VMKI_LOAD_RELAXED(&halves[0]) | (uint64_t)VMKI_LOAD_RELAXED(&halves[1]) << 32;
+    vmki_tools_quiet();
+    uint64_t canary = VMKI_LOAD_RELAXED(&halves[0]) | (uint64_t)VMKI_LOAD_RELAXED(&halves[1]) << 32;
+    vmki_tools_loud();
+    return canary;
 }
 
+/* Of memory that is free, or kept back. */
 static bool is_zero(const unsigned char *bytes, size_t size)
 {
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+    vmki_tools_open(bytes, size);
+    bool zero = bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+    vmki_tools_close(bytes, size);
+    return zero;
+}
+
+static void clear(void *bytes, size_t size)
+{
+    vmki_tools_open(bytes, size);
+    memset(bytes, 0, size);
+    vmki_tools_close(bytes, size);
 }
 
 bool vmki_hardened_kept_back(const vmki_heap *heap, const vmki_slab *span, uintptr_t address)
@@ -75,8 +92,10 @@ static void *random_slot(vmk_cache *cache, unsigned size_class)
     unsigned count = 0;
     if (vmki_cache_refill(cache, size_class) != VMK_OK)
         return NULL;
-    for (; *stack->top != NULL; stack->top--)
+    while (*stack->top != NULL) {
         slots[count++] = *stack->top;
+        vmki_tools_forget(stack->top--);
+    }
     unsigned chosen = (unsigned)(mixed(cache->random++) % count);
     for (unsigned i = 0; i < count; i++)
         if (i != chosen)
@@ -95,7 +114,7 @@ void *vmki_hardened_alloc(vmk_cache *cache, size_t size)
     size_t *word = vmki_objects_word(cache->heap, (uintptr_t)object);
     VMKI_STORE_RELAXED(word, VMKI_LOAD_RELAXED(word) | vmki_bit_of((uintptr_t)object));
     canary_set(size_class, object, canary_of(cache->heap, (uintptr_t)object, true));
-    return object;
+    return vmki_tools_alloc(cache->heap, object, size, vmki_class_size(size_class) - VMKI_CANARY_SIZE, false);
 }
 
 /* Now it is free. */
@@ -121,7 +140,8 @@ void vmki_hardened_free(vmki_heap *heap, vmk_cache *cache, vmki_slab *span, void
         vmki_object_crime("vmk_heap_free: object was freed before", object);
     if (canary != canary_of(heap, address, true))
         vmki_object_crime("vmk_heap_free: object was written past its end", object);
-    memset(object, 0, vmki_class_size(span->size_class) - VMKI_CANARY_SIZE);
+    vmki_tools_free(heap, object, vmki_class_size(span->size_class));
+    clear(object, vmki_class_size(span->size_class) - VMKI_CANARY_SIZE);
     canary_set(span->size_class, object, canary_of(heap, address, false));
     if (cache != NULL) {
         uintptr_t *place = &cache->quarantine[cache->quarantine_next++ % VMKI_QUARANTINE];

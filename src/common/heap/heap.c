@@ -5,6 +5,7 @@
 #include "common/heap/heap.h"
 
 #include "common/base/check.h"
+#include "common/heap/tools.h"
 #include "common/vm/vm.h"
 
 #define SEAL_LIVE ((uintptr_t)0x766d6b48u) /* "vmkH" */
@@ -83,7 +84,8 @@ static uint64_t system_clock(void *context)
 
 static bool options_complete(vmk_heap_options *options)
 {
-    const unsigned known = VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT | VMK_HEAP_HARDENED | VMK_HEAP_SMALL_PAGES;
+    const unsigned known =
+        VMK_HEAP_RANDOM_BASE | VMK_HEAP_DECOMMIT | VMK_HEAP_HARDENED | VMK_HEAP_NAMED | VMK_HEAP_SMALL_PAGES;
     size_t step;
     uint64_t most = vmki_min64(VMKI_WINDOW_MAX_PAGES << VMK_HEAP_PAGE_SHIFT, SIZE_MAX - VMKI_CHUNK_SIZE);
     if ((unsigned)options->layout > VMK_LAYOUT_32 || (options->flags & ~known) != 0 || options->window > most ||
@@ -123,7 +125,7 @@ static void tables_init(vmki_heap *heap)
                                 heap->view.origin >> VMK_HEAP_PAGE_SHIFT) == VMK_OK);
     heap->view.spans = vmk_table_at(&heap->spans, 0, 0);
     heap->view.classes = vmk_table_at(&heap->spans, 1, 0);
-    heap->view.records = vmk_table_at(&heap->records, 0, 0);
+    heap->view.records = (vmk_span *)(void *)((unsigned char *)vmk_table_at(&heap->records, 0, 0) + VMKI_SKEW);
     heap->view.marks = vmk_table_at(&heap->bitmap, 0, 0);
     heap->owners = vmk_table_at(&heap->spans, 2, 0);
     if (plan->sparse) {
@@ -174,6 +176,7 @@ vmk_status vmk_heap_create(vmk_heap **result, const vmk_heap_options *options)
     heap->last_tick = heap->options.clock(heap->options.clock_context);
     heap->objects.number = VMKI_NUMBER_NONE;
     heap->seal = SEAL_LIVE;
+    vmki_tools_heap_begin(heap, sizeof *heap);
     list_add(heap);
     *result = &heap->view;
     vmki_os_error_set(before);
@@ -201,10 +204,13 @@ void vmk_heap_destroy(vmk_heap *view)
     heap->seal = 0;
     for (size_t i = 0; i < heap->arena_count; i++) {
         vmki_arena *arena = vmki_heap_arenas(heap) + i;
+        size_t first = arena->first << VMK_HEAP_PAGE_SHIFT;
+        vmki_tools_open((const void *)(heap->view.origin + first), arena->grown << VMK_HEAP_PAGE_SHIFT);
         if (arena->own.base != NULL)
             vmk_release(&arena->own);
     }
     vmk_region meta = heap->meta; /* which the heap itself is in */
+    vmki_tools_heap_end(heap);
     vmk_release(&meta);
     vmki_os_error_set(before);
 }

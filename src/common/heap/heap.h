@@ -130,12 +130,24 @@ typedef struct vmki_heap {
     vmki_objects objects;
 } vmki_heap;
 
+/* What mappings are called, see VMK_HEAP_NAMED. */
+#define VMKI_NAME_HEAP "vmkit heap"
+#define VMKI_NAME_SPANS "vmkit spans"
+#define VMKI_NAME_OBJECTS "vmkit objects"
+#define VMKI_NAME_HUGE "vmkit huge object"
+
 /* vmk_span.state */
 enum { VMKI_SPAN_LIVE = 0x5653, VMKI_SPAN_FREE = 0x6672 };
 
 static inline vmki_heap *vmki_heap_of(vmk_heap *heap)
 {
     return (vmki_heap *)(void *)heap;
+}
+
+/* The name of a mapping of a heap; NULL: it shall have none. */
+static inline const char *vmki_heap_name(const vmki_heap *heap, const char *name)
+{
+    return (heap->options.flags & VMK_HEAP_NAMED) != 0 ? name : NULL;
 }
 
 /* --- heap_plan.c ------------------------------------------------------------------------------------------------ */

@@ -330,7 +330,9 @@ static vmk_status grow_by_extension(vmki_heap *heap, size_t count, size_t align,
     if (least > most)
         return VMK_ERR_LIMIT;
     vmk_region region;
-    vmk_reserve_options how = {.hint = (const void *)page_address(heap, end), .flags = VMK_RESERVE_EXACT};
+    vmk_reserve_options how = {.hint = (const void *)page_address(heap, end),
+                               .flags = VMK_RESERVE_EXACT,
+                               .name = vmki_heap_name(heap, VMKI_NAME_SPANS)};
     vmk_status status = region_reserve(&region, region_step(heap, least, most), least, &how);
     if (status == VMK_OK)
         status = region_adopt(heap, &region);
@@ -355,7 +357,7 @@ static vmk_status grow_elsewhere(vmki_heap *heap, size_t count, size_t align, si
     if (least > most)
         return VMK_ERR_LIMIT;
     size_t end = arena_end(vmki_heap_arenas(heap) + heap->recent_arena), unit = align << VMK_HEAP_PAGE_SHIFT;
-    vmk_reserve_options how = {.align = vmki_max(unit, VMKI_QUANTUM)};
+    vmk_reserve_options how = {.align = vmki_max(unit, VMKI_QUANTUM), .name = vmki_heap_name(heap, VMKI_NAME_SPANS)};
     vmk_region region;
     vmk_status status = region_reserve(&region, region_step(heap, least, most), least, &how);
     if (status == VMK_OK) {

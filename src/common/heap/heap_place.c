@@ -40,11 +40,13 @@ static uintptr_t hint_of(const vmk_heap_options *options, unsigned i, uint64_t s
 }
 
 /* Reserve at one of the hints, or else where the system likes; *hinted tells which. */
-static vmk_status reserve_hinted(const vmk_heap_options *options, size_t size, vmk_region *region, bool *hinted)
+static vmk_status reserve_hinted(const vmki_heap *heap, size_t size, const char *name, vmk_region *region, bool *hinted)
 {
+    const vmk_heap_options *options = &heap->options;
     for (unsigned i = 0;; i++) {
         uintptr_t hint = hint_of(options, i, size);
-        vmk_reserve_options how = {.hint = (const void *)hint, .align = VMKI_CHUNK_SIZE};
+        vmk_reserve_options how = {
+            .hint = (const void *)hint, .align = VMKI_CHUNK_SIZE, .name = vmki_heap_name(heap, name)};
         vmk_status status = vmk_reserve(region, size, &how);
         if (status != VMK_OK)
             return status;
@@ -97,7 +99,7 @@ static vmk_status place_64(vmki_heap *heap, vmki_arena *arena)
     bool hinted;
     if (!vmki_heap_plan_make(&heap->plan, VMK_LAYOUT_64, window_64(&heap->options) >> VMK_HEAP_PAGE_SHIFT, SIZE_MAX))
         return VMK_ERR_ADDRESS_SPACE;
-    vmk_status status = reserve_hinted(&heap->options, heap->plan.total, &heap->meta, &hinted);
+    vmk_status status = reserve_hinted(heap, heap->plan.total, VMKI_NAME_HEAP, &heap->meta, &hinted);
     if (status != VMK_OK)
         return status;
     heap->view.origin = (uintptr_t)heap->meta.base + heap->plan.offset[VMK_HEAP_ARENA];
@@ -120,7 +122,8 @@ static vmk_status place_around(vmki_heap *heap, vmki_arena *arena, bool hinted)
     arena->first = (size_t)((base - origin) >> VMK_HEAP_PAGE_SHIFT);
     arena->pages = arena->own.size >> VMK_HEAP_PAGE_SHIFT;
     heap->view.origin = (uintptr_t)origin;
-    return vmk_reserve(&heap->meta, heap->plan.total, NULL);
+    vmk_reserve_options how = {.name = vmki_heap_name(heap, VMKI_NAME_HEAP)};
+    return vmk_reserve(&heap->meta, heap->plan.total, &how);
 }
 
 /* A first region of `size` or less, and everything else. */
@@ -130,7 +133,7 @@ static vmk_status place_in_steps(vmki_heap *heap, vmki_arena *arena, size_t size
     do {
         bool hinted;
         size = vmki_max(vmki_floor(size, VMKI_QUANTUM), VMKI_QUANTUM);
-        status = reserve_hinted(&heap->options, size, &arena->own, &hinted);
+        status = reserve_hinted(heap, size, VMKI_NAME_SPANS, &arena->own, &hinted);
         if (status == VMK_OK) {
             status = hinted || !hinted_only ? place_around(heap, arena, hinted) : VMK_ERR_TAKEN;
             if (status == VMK_OK)

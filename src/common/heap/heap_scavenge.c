@@ -12,6 +12,7 @@
 #include "common/heap/heap.h"
 
 #include "common/base/check.h"
+#include "common/heap/tools.h"
 
 /* After so many intervals without a free in its chunk, memory is worth more to the system than a huge page to us. */
 enum { COLD_TICKS = 16 };
@@ -50,7 +51,10 @@ static bool piece_release(vmki_heap *heap, vmki_arena *arena, size_t first, size
 {
     vmk_region *region = vmki_arena_region(heap, arena);
     size_t offset = vmki_arena_offset(heap, arena, first), size = count << VMK_HEAP_PAGE_SHIFT;
+    vmki_tools_open(region->base + offset, size); /* a model of a system does what the system does to it */
     vmk_status status = heap->discards ? vmk_discard(region, offset, size) : vmk_decommit(region, offset, size);
+    if (heap->discards || status != VMK_OK)
+        vmki_tools_close(region->base + offset, size);
     if (status != VMK_OK)
         return false;
     vmki_pages_assign(&heap->pages, VMKI_PAGE_HELD, first, count, false);

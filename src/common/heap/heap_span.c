@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/heap/tools.h"
 
 #define MARKS_SIZE (VMK_HEAP_PAGE_SIZE / 128) /* bytes of mark bits for a page */
 
@@ -25,7 +26,7 @@ static vmk_status record_ready(vmki_heap *heap, uint32_t *id)
         *id = heap->records_free;
         return VMK_OK;
     }
-    vmk_status status = vmk_table_ensure(&heap->records, (size_t)heap->records_made + 1);
+    vmk_status status = vmk_table_ensure(&heap->records, (size_t)heap->records_made + 1 + VMKI_SKEW);
     if (status == VMK_OK)
         *id = heap->records_made;
     return status;
@@ -82,6 +83,11 @@ static vmki_heap *enter(vmk_heap *view, const vmk_span *span, const char *no_hea
 static size_t page_of(const vmki_heap *heap, const vmk_span *span)
 {
     return ((uintptr_t)span->base - heap->view.origin) >> VMK_HEAP_PAGE_SHIFT;
+}
+
+static unsigned char *page_at(const vmki_heap *heap, size_t page)
+{
+    return (unsigned char *)(heap->view.origin + (page << VMK_HEAP_PAGE_SHIFT));
 }
 
 /* The span table's entries of a range. Release, for those who look up without the lock: the record first, then its id.
@@ -155,7 +161,7 @@ static void pages_clear(vmki_heap *heap, size_t first, size_t limit)
         vmki_heap_unlock(heap);
         if (!found)
             return;
-        memset((void *)(heap->view.origin + (first << VMK_HEAP_PAGE_SHIFT)), 0, length << VMK_HEAP_PAGE_SHIFT);
+        memset(page_at(heap, first), 0, length << VMK_HEAP_PAGE_SHIFT);
     }
 }
 
@@ -173,6 +179,7 @@ static vmk_status pages_prepare(vmki_heap *heap, size_t first, size_t count, uns
 /* Free, held pages become part of the span with this id. */
 static void pages_take(vmki_heap *heap, size_t first, size_t count, uint32_t id)
 {
+    vmki_tools_open(page_at(heap, first), count << VMK_HEAP_PAGE_SHIFT);
     vmki_pages_set_used(&heap->pages, first, count);
     entries_set(heap, first, count, id);
     heap->idle -= count;
@@ -183,6 +190,7 @@ static void pages_take(vmki_heap *heap, size_t first, size_t count, uint32_t id)
 /* The reverse. Whatever the pages of a live span hold may have been written. */
 static void pages_give(vmki_heap *heap, size_t first, size_t count, unsigned flags)
 {
+    vmki_tools_close(page_at(heap, first), count << VMK_HEAP_PAGE_SHIFT);
     entries_set(heap, first, count, 0);
     if ((flags & VMK_SPAN_MARKS) != 0)
         memset(vmk_table_at(&heap->bitmap, 0, first), 0, count * MARKS_SIZE);
@@ -219,7 +227,7 @@ static vmk_status span_alloc(vmki_heap *heap, size_t pages, size_t align, unsign
         return status;
     *dirty = !vmki_pages_all(&heap->pages, VMKI_PAGE_DIRTY, false, first, pages);
     vmk_span *span = record_take(heap, id);
-    span->base = (unsigned char *)(heap->view.origin + (first << VMK_HEAP_PAGE_SHIFT));
+    span->base = page_at(heap, first);
     span->pages = pages;
     span->owner = NULL;
     span->id = id;

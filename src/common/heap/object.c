@@ -119,6 +119,15 @@ static size_t aligned_size(size_t size, size_t align)
     return vmki_ceil(vmki_max(size, 1), align);
 }
 
+/* So many bytes, of which fewer were asked for. */
+static void *alloc_small_aligned(vmki_heap *heap, size_t whole, size_t size)
+{
+    void *object = alloc_long(heap, whole, false);
+    if (object != NULL)
+        vmki_tools_resize(heap, object, object, whole, size, whole);
+    return object;
+}
+
 void *vmk_heap_alloc_aligned(vmk_heap *view, size_t size, size_t align)
 {
     vmki_heap *heap = vmki_heap_meant(view);
@@ -130,7 +139,7 @@ void *vmk_heap_alloc_aligned(vmk_heap *view, size_t size, size_t align)
     if (size <= VMK_OBJECT_SMALL_MAX / 2 && align <= VMK_HEAP_PAGE_SIZE) {
         size_t whole = aligned_size(size + (hardened ? VMKI_CANARY_SIZE : 0), align);
         if (whole <= VMK_OBJECT_SMALL_MAX)
-            return alloc_long(heap, hardened ? whole - VMKI_CANARY_SIZE : whole, false);
+            return alloc_small_aligned(heap, hardened ? whole - VMKI_CANARY_SIZE : whole, size);
     }
     return vmki_large_alloc(heap, size, align, false);
 }
@@ -172,6 +181,8 @@ void vmki_object_free_slow(vmki_heap *heap, vmk_cache *cache, void *object)
     } else if ((heap->options.flags & VMK_HEAP_HARDENED) != 0) {
         vmki_hardened_free(heap, cache, span, object);
     } else {
+        if (VMKI_TOOLS && vmki_object_begins(heap, (uintptr_t)object)) /* else it is a crime */
+            vmki_tools_free(heap, object, vmki_class_size(span->size_class));
         vmki_slab_free(heap, cache, span, (uintptr_t)object);
     }
 }
@@ -186,9 +197,11 @@ void vmk_heap_free(vmk_heap *view, void *object)
     vmki_object_free(heap, vmki_cache_of(heap), object);
 }
 
+static size_t usable_size(vmk_heap *view, const void *object);
+
 void vmk_heap_free_sized(vmk_heap *view, void *object, size_t size)
 {
-    if (object != NULL && size > vmk_heap_usable_size(view, object))
+    if (object != NULL && size > usable_size(view, object))
         vmki_object_crime("vmk_heap_free_sized: object is smaller than that", object);
     vmk_heap_free(view, object);
 }
@@ -238,7 +251,7 @@ vmki_slab *vmki_object_span(vmki_heap *heap, const void *object, size_t *usable,
     return NULL;
 }
 
-size_t vmk_heap_usable_size(vmk_heap *view, const void *object)
+static size_t usable_size(vmk_heap *view, const void *object)
 {
     static const char crime[] = "vmk_heap_usable_size: not an object of this heap";
     size_t usable;
@@ -248,6 +261,15 @@ size_t vmk_heap_usable_size(vmk_heap *view, const void *object)
     if (heap == NULL)
         vmki_object_crime(crime, object);
     (void)vmki_object_span(heap, object, &usable, crime);
+    return usable;
+}
+
+/* Whoever has asked may use all of it. */
+size_t vmk_heap_usable_size(vmk_heap *view, const void *object)
+{
+    size_t usable = usable_size(view, object);
+    if (VMKI_TOOLS && object != NULL)
+        vmki_tools_resize(vmki_heap_meant(view), object, object, vmki_tools_asked(object, usable), usable, usable);
     return usable;
 }
 
@@ -274,12 +296,18 @@ static bool fits_in_place(size_t usable, size_t size)
     return size <= usable && (usable <= VMK_HEAP_PAGE_SIZE / 16 || size >= usable / 2);
 }
 
+static void *realloc_in_place(const vmki_heap *heap, void *object, size_t usable, size_t size)
+{
+    vmki_tools_resize(heap, object, object, vmki_tools_asked(object, usable), size, usable);
+    return object;
+}
+
 static void *realloc_by_copy(vmki_heap *heap, void *object, size_t usable, size_t size)
 {
     void *fresh = vmk_heap_alloc(&heap->view, size);
     if (fresh == NULL)
-        return size <= usable ? object : NULL; /* to become smaller can't fail */
-    memcpy(fresh, object, vmki_min(usable, size));
+        return size <= usable ? realloc_in_place(heap, object, usable, size) : NULL; /* to become smaller can't fail */
+    memcpy(fresh, object, vmki_min(vmki_tools_asked(object, usable), size));
     vmki_object_free(heap, vmki_cache_of(heap), object);
     return fresh;
 }
@@ -300,7 +328,7 @@ void *vmk_heap_realloc(vmk_heap *view, void *object, size_t size)
     else if (vmki_keeper(span) == VMKI_KEEPER_LARGE)
         moved = vmki_large_realloc(heap, span, size);
     else if (fits_in_place(usable, size))
-        moved = object;
+        moved = realloc_in_place(heap, object, usable, size);
     return moved != NULL ? moved : realloc_by_copy(heap, object, usable, size);
 }
 

@@ -9,6 +9,7 @@
  *   object_large.c  objects that are spans, and those that have a reservation of their own
  *   hardened.c      VMK_HEAP_HARDENED
  *   object_stats.c  figures and walks
+ *   tools.h         what sanitizers and valgrind are told
  *   object_check.c  is it all as it should be?
  *
  * Bits. Of each granule of a slab there is one bit in each of three columns beside the heap. `objects`: an object in
@@ -43,6 +44,7 @@
 
 #include "common/heap/class.h"
 #include "common/heap/heap.h"
+#include "common/heap/tools.h"
 
 #include <string.h>
 
@@ -54,8 +56,8 @@ enum { VMKI_LIST_NONE, VMKI_LIST_CURRENT, VMKI_LIST_AVAILABLE, VMKI_LIST_FULL, V
 
 /* What is known of a span that is a slab, or a large object; by the span's id. */
 typedef struct vmki_slab {
-    unsigned char *base; /* of the span */
-    size_t pages;        /* guards included */
+    VMKI_HIDDEN(unsigned char *, base); /* of the span */
+    size_t pages;                       /* guards included */
     uintptr_t keeper;
     uint32_t id;
     uint32_t used; /* slots that are taken, as are all below of slabs alone */
@@ -76,15 +78,15 @@ typedef struct vmki_stack {
 
 /* Where a class's slots come from. */
 typedef struct vmki_source {
-    vmki_slab *slab;     /* the current one, or NULL */
-    size_t *word;        /* of it, in `taken` */
-    unsigned char *base; /* what that word's first bit means */
-    size_t starts;       /* where slots begin in it */
-    uint32_t phase;      /* of the word's first slot, in granules; may be beyond the word */
-    uint32_t words_left; /* of the slab, behind this one */
-    uint32_t slabs;      /* that are kept: the more, the larger the next */
-    uint32_t overflows;  /* of the stack, since it was filled */
-    uint32_t available;  /* lists, by ids */
+    vmki_slab *slab;                    /* the current one, or NULL */
+    size_t *word;                       /* of it, in `taken` */
+    VMKI_HIDDEN(unsigned char *, base); /* what that word's first bit means */
+    size_t starts;                      /* where slots begin in it */
+    uint32_t phase;                     /* of the word's first slot, in granules; may be beyond the word */
+    uint32_t words_left;                /* of the slab, behind this one */
+    uint32_t slabs;                     /* that are kept: the more, the larger the next */
+    uint32_t overflows;                 /* of the stack, since it was filled */
+    uint32_t available;                 /* lists, by ids */
     uint32_t full;
 } vmki_source;
 
@@ -291,7 +293,7 @@ static inline void *vmki_cache_take(vmk_cache *cache, unsigned size_class)
     void *object = *stack->top;
     if (VMKI_UNLIKELY(object == NULL))
         return NULL;
-    stack->top--;
+    vmki_tools_forget(stack->top--);
     size_t granule = ((uintptr_t)object - cache->origin) >> VMKI_GRANULE_SHIFT;
     size_t *word = &cache->objects[granule / VMKI_WORD_BITS];
     VMKI_STORE_RELAXED(word, VMKI_LOAD_RELAXED(word) | (size_t)1 << granule % VMKI_WORD_BITS);
@@ -302,7 +304,9 @@ static inline void *vmki_cache_take(vmk_cache *cache, unsigned size_class)
 static inline void vmki_object_clear(void *object, size_t size)
 {
     char *start = object, *end = start + vmki_ceil(size + (size == 0), VMKI_GRANULE);
-    if (size <= 2 * VMKI_GRANULE) {
+    if (VMKI_TOOLS) { /* no byte more than was asked for */
+        memset(start, 0, size);
+    } else if (size <= 2 * VMKI_GRANULE) {
         memset(start, 0, VMKI_GRANULE);
         memset(end - VMKI_GRANULE, 0, VMKI_GRANULE);
     } else if (size <= 4 * VMKI_GRANULE) {
@@ -316,8 +320,11 @@ static inline void vmki_object_clear(void *object, size_t size)
 /* At most VMK_OBJECT_SMALL_MAX bytes. */
 static inline void *vmki_cache_alloc(vmk_cache *cache, size_t size)
 {
-    void *object = vmki_cache_take(cache, vmki_class_of(size));
-    return VMKI_LIKELY(object != NULL) ? object : vmki_cache_alloc_slow(cache, size);
+    unsigned size_class = vmki_class_of(size);
+    void *object = vmki_cache_take(cache, size_class);
+    if (VMKI_LIKELY(object != NULL))
+        return vmki_tools_alloc(cache->heap, object, size, vmki_class_size(size_class), false);
+    return vmki_cache_alloc_slow(cache, size);
 }
 
 /* The short way of freeing: an object of a slab that this cache, the calling thread's, keeps. Whatever else it is, the
@@ -342,6 +349,7 @@ static inline void vmki_cache_free(vmk_cache *cache, void *object)
         return;
     }
     VMKI_STORE_RELAXED(word, without);
+    vmki_tools_free(cache->heap, object, vmki_class_size((unsigned)(offset / sizeof(vmki_stack))));
     vmki_stack *stack = (vmki_stack *)(void *)((char *)cache->stack + offset);
     if (VMKI_LIKELY(stack->top != stack->last))
         *++stack->top = object;

@@ -126,10 +126,12 @@ void *vmki_large_alloc(vmki_heap *heap, size_t size, size_t align, bool zero)
     void *object;
     if (!pages_of(size, &pages))
         return NULL;
+    if (VMKI_LEAKS && vmki_cache_of(heap) == NULL)
+        (void)vmki_cache_attach(heap); /* so that no object begins where the heap does, whose address is no secret */
     do
         object = large_try(heap, size, pages, align, zero, &status);
     while (object == NULL && vmki_heap_again(heap, pages << VMK_HEAP_PAGE_SHIFT, status));
-    return object;
+    return object != NULL ? vmki_tools_alloc(heap, object, size, pages << VMK_HEAP_PAGE_SHIFT, zero) : NULL;
 }
 
 static vmk_span *span_of(const vmki_heap *heap, const vmki_slab *slab)
@@ -141,10 +143,13 @@ void vmki_large_free(vmki_heap *heap, vmki_slab *slab, const void *object)
 {
     if (object != slab->base)
         vmki_object_crime("vmk_heap_free: not the start of an object", object);
+    vmki_tools_quiet();
     if (is_hardened(heap))
         memset(slab->base, 0, vmki_large_usable(heap, slab));
+    vmki_tools_loud();
     if ((uintptr_t)VMKI_EXCHANGE(&slab->keeper, 0) != VMKI_KEEPER_LARGE) /* another thread was faster */
         vmki_object_crime("vmk_heap_free: object was freed before", object);
+    vmki_tools_free(heap, object, vmki_large_usable(heap, slab));
     vmki_guarded_free(heap, span_of(heap, slab));
 }
 
@@ -153,22 +158,26 @@ static void *grow_out(vmki_heap *heap, vmki_slab *slab, size_t size)
     void *object = vmki_huge_alloc(heap, size + size / SLACK_DIVISOR);
     if (object == NULL)
         return NULL;
-    memcpy(object, slab->base, slab->pages << VMK_HEAP_PAGE_SHIFT);
+    (void)vmki_tools_alloc(heap, object, size, size + size / SLACK_DIVISOR, false);
+    memcpy(object, slab->base, vmki_tools_asked(slab->base, slab->pages << VMK_HEAP_PAGE_SHIFT));
     vmki_large_free(heap, slab, slab->base);
     return object;
 }
 
 void *vmki_large_realloc(vmki_heap *heap, vmki_slab *slab, size_t size)
 {
-    size_t pages, guard = guard_pages(heap);
+    size_t pages, guard = guard_pages(heap), had = vmki_tools_asked(slab->base, vmki_large_usable(heap, slab));
     if (!pages_of(size, &pages))
         return NULL;
-    if (pages + guard == slab->pages)
+    if (pages + guard == slab->pages) {
+        vmki_tools_resize(heap, slab->base, slab->base, had, size, pages << VMK_HEAP_PAGE_SHIFT);
         return slab->base;
+    }
     if (guard != 0 || size <= VMK_OBJECT_SMALL_MAX)
         return NULL;
     if (vmk_span_resize(&heap->view, span_of(heap, slab), pages) == VMK_OK) {
         slab->pages = pages;
+        vmki_tools_resize(heap, slab->base, slab->base, had, size, pages << VMK_HEAP_PAGE_SHIFT);
         return slab->base;
     }
     return size >= HUGE_MIN_GROWN && size <= PTRDIFF_MAX / 2 ? grow_out(heap, slab, size) : NULL;
@@ -221,9 +230,9 @@ static size_t region_pages(size_t size)
     return (size + VMK_HEAP_PAGE_SIZE - 1) >> VMK_HEAP_PAGE_SHIFT;
 }
 
-static vmk_status huge_reserve(vmk_region *region, size_t size)
+static vmk_status huge_reserve(const vmki_heap *heap, vmk_region *region, size_t size)
 {
-    vmk_reserve_options how = {.guard_size = vmk_page_size()};
+    vmk_reserve_options how = {.guard_size = vmk_page_size(), .name = vmki_heap_name(heap, VMKI_NAME_HUGE)};
     vmk_status status = vmk_reserve(region, size, &how);
     if (status != VMK_OK)
         return status;
@@ -250,7 +259,7 @@ void *vmki_huge_alloc(vmki_heap *heap, size_t size)
     if (whole == 0 || !huge_count(heap, region_pages(whole)))
         return NULL;
     vmki_os_error before = vmki_os_error_get();
-    vmk_status status = huge_reserve(&region, whole);
+    vmk_status status = huge_reserve(heap, &region, whole);
     if (status == VMK_OK) {
         huge *h = (huge *)(void *)region.base;
         vmki_vm_lock();
@@ -284,6 +293,7 @@ bool vmki_huge_free(vmki_heap *heap, const void *object)
     if (h == NULL)
         return false;
     huge_discount(heap, region_pages(region.size));
+    vmki_tools_free(heap, object, 0);
     vmk_release(&region);
     vmki_os_error_set(before);
     return true;
@@ -324,8 +334,11 @@ static vmk_status huge_move(vmki_heap *heap, huge **h, size_t whole)
 void *vmki_huge_realloc(vmki_heap *heap, void *object, size_t size)
 {
     size_t usable = vmki_huge_usable(heap, object), rounded, whole, old_whole;
-    if (size <= usable && size >= usable / 2)
+    size_t had = vmki_tools_asked(object, usable);
+    if (size <= usable && size >= usable / 2) {
+        vmki_tools_resize(heap, object, object, had, size, usable);
         return object;
+    }
     if (size < HUGE_MIN_GROWN || size > PTRDIFF_MAX / 2)
         return NULL;
     whole = whole_size(size > usable ? size + size / SLACK_DIVISOR : size, &rounded);
@@ -343,6 +356,7 @@ void *vmki_huge_realloc(vmki_heap *heap, void *object, size_t size)
     }
     huge_discount(heap, region_pages(old_whole));
     vmki_os_error_set(before);
+    vmki_tools_resize(heap, object, (unsigned char *)h + header_size(), had, size, whole - header_size());
     return (unsigned char *)h + header_size();
 }
 

@@ -156,6 +156,7 @@ static vmk_status slab_make(vmk_cache *cache, unsigned size_class, vmki_slab **r
     slab->capacity = (uint16_t)((pages << VMK_HEAP_PAGE_SHIFT) / c->size);
     slab->size_class = (uint8_t)size_class;
     slab->list = VMKI_LIST_NONE;
+    vmki_tools_close(slab->base, pages << VMK_HEAP_PAGE_SHIFT);
     keep(cache, slab);
     e->slabs++;
     *result = slab;
@@ -480,7 +481,7 @@ vmk_status vmki_cache_refill(vmk_cache *cache, unsigned size_class)
 static void stack_return(vmk_cache *cache, unsigned size_class)
 {
     vmki_stack *stack = &cache->stack[size_class];
-    for (; *stack->top != NULL; stack->top--)
+    for (; *stack->top != NULL; vmki_tools_forget(stack->top--))
         vmki_slab_put(cache, *stack->top);
 }
 

@@ -67,7 +67,7 @@ static vmk_status reserve_own(const vmk_table_config *config, size_t *capacity, 
     for (;;) {
         if (!vmki_table_lay_out(config, attempt, layout))
             return VMK_ERR_ARGUMENT;
-        vmk_reserve_options options = {.align = vmki_max(layout->align, vmk_granularity())};
+        vmk_reserve_options options = {.align = vmki_max(layout->align, vmk_granularity()), .name = config->name};
         vmk_status status = vmk_reserve(region, layout->size, &options);
         if (status == VMK_OK)
             *capacity = attempt;

@@ -7,6 +7,7 @@
  *     their sum. They change together with the system's state, under the vm lock, or not at all.
  *   - The system is asked to commit gaps only, so pages that are live are never touched, and what a failing call has
  *     done can be undone to the page.
+ *   - A region that has a name bears it everywhere: a decommit, which may lose it, gives it anew.
  *   - What gives back (release, decommit, discard) treats a wrong range as misuse: its caller believes memory to be
  * gone or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
  */
@@ -85,7 +86,8 @@ static void stats_add_region(size_t size)
 }
 
 /* Reserve exactly size and guard, and make it a region. */
-static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard, const vmki_os_request *how)
+static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard, const vmki_os_request *how,
+                                  const char *name)
 {
     vmki_os_request request = *how;
     void *base;
@@ -94,7 +96,9 @@ static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard,
     vmk_status status = vmki_os_reserve(&request, &base);
     if (status != VMK_OK)
         return status;
-    *region = (vmk_region){.base = base, .size = size, .guard_size = guard, .seal = SEAL_LIVE};
+    if (name != NULL)
+        vmki_os_name(base, request.size, name);
+    *region = (vmk_region){.base = base, .size = size, .guard_size = guard, .name = name, .seal = SEAL_LIVE};
     vmki_vm_lock();
     stats_add_region(request.size);
     vmki_vm_unlock();
@@ -102,13 +106,13 @@ static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard,
 }
 
 /* At most `size`, at least `least`: what the limits suggest first, then half of it again and again. */
-static vmk_status reserve_at_most(vmk_region *region, size_t size, size_t least, size_t guard, unsigned flags,
-                                  const vmki_os_request *how)
+static vmk_status reserve_at_most(vmk_region *region, size_t size, size_t least, size_t guard,
+                                  const vmk_reserve_options *options, const vmki_os_request *how)
 {
     size_t page_size = vmk_page_size();
-    size_t attempt = vmki_max(least, vmki_floor(vmki_vm_budget(size, flags), page_size));
+    size_t attempt = vmki_max(least, vmki_floor(vmki_vm_budget(size, options->flags), page_size));
     for (;;) {
-        vmk_status status = reserve_exactly(region, attempt, guard, how);
+        vmk_status status = reserve_exactly(region, attempt, guard, how, options->name);
         if (status != VMK_ERR_ADDRESS_SPACE || attempt == least)
             return status;
         attempt = vmki_max(least, vmki_floor(attempt / 2, page_size));
@@ -147,8 +151,8 @@ vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_option
     if (vmki_add_overflow(rounded, guard, &whole))
         return VMK_ERR_ARGUMENT;
     vmki_os_error before = vmki_os_error_get();
-    vmk_status status = least == rounded ? reserve_exactly(region, rounded, guard, &request)
-                                         : reserve_at_most(region, rounded, least, guard, options->flags, &request);
+    vmk_status status = least == rounded ? reserve_exactly(region, rounded, guard, &request, options->name)
+                                         : reserve_at_most(region, rounded, least, guard, options, &request);
     if (status == VMK_OK)
         vmki_os_error_set(before);
     return status;
@@ -192,6 +196,14 @@ static bool next_gap(const vmk_region *region, uintptr_t *from, uintptr_t limit,
     return true;
 }
 
+static vmk_status pages_decommit(const vmk_region *region, uintptr_t base, size_t size)
+{
+    vmk_status status = vmki_os_decommit((void *)base, size);
+    if (status == VMK_OK && region->name != NULL)
+        vmki_os_name((void *)base, size, region->name);
+    return status;
+}
+
 /* A commit failed in the gap at `failed`: take back what it and the gaps before it have got. */
 static void commit_undo(const vmk_region *region, uintptr_t base, uintptr_t failed, size_t failed_size)
 {
@@ -201,7 +213,7 @@ static void commit_undo(const vmk_region *region, uintptr_t base, uintptr_t fail
     while (next_gap(region, &from, failed + failed_size, &gap, &size)) {
         /* If even this is refused the pages stay accessible, uncounted; the next commit of them clears nothing, for
          * nobody has written to them. */
-        (void)vmki_os_decommit((void *)gap, size);
+        (void)pages_decommit(region, gap, size);
     }
     vmki_os_error_set(why);
 }
@@ -266,7 +278,7 @@ vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size)
     vmk_status status = vmki_extents_prepare();
     if (status != VMK_OK)
         return status;
-    status = vmki_os_decommit((void *)first, limit - first);
+    status = pages_decommit(region, first, limit - first);
     if (status != VMK_OK)
         return status;
     vmki_extents_remove(&region->extents, first, limit);
