@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 
+import malloc_crimes
 import malloc_instructions
 import malloc_programs
 
@@ -279,11 +280,11 @@ def print_workload(name, outcome):
 
 def print_matrix(outcomes, summary, allocators, metric, title):
     print(f"\n{title}, x glibc")
-    print("  " + "".ljust(18) + "".join(a.rjust(12) for a in allocators))
+    print("  " + "".ljust(18) + "".join(a.rjust(15) for a in allocators))
     rows = [(name, o["ratios"][metric]) for name, o in outcomes.items()]
     rows += [(f"mean of {kind}", means[metric]) for kind, means in summary.items()]
     for name, ratios in rows:
-        print("  " + name.ljust(18) + "".join((f"{ratios[a]:.3f}" if a in ratios else "failed").rjust(12) for a in allocators))
+        print("  " + name.ljust(18) + "".join((f"{ratios[a]:.3f}" if a in ratios else "failed").rjust(15) for a in allocators))
 
 
 def print_instructions(instructions):
@@ -395,13 +396,15 @@ def main(arguments):
     bars = bars_of(summary, standing) if standing and summary else []
     plots = plots_of(outdir, outcomes, summary, allocators)
     instructions = malloc_instructions.measure(bindir, allocators, ENVIRONMENTS)
+    crimes = malloc_crimes.measure(bindir, allocators, ENVIRONMENTS)
     if quiet:
         print(json.dumps({"workloads": outcomes, "means": summary, "standing": standing, "bars": bars,
-                          "instructions": instructions}, indent=2))
+                          "instructions": instructions, "crimes": crimes}, indent=2))
     else:
         for metric, title in (("time", "Time"), ("cpu", "Processor time"), ("rss", "Peak resident memory")):
             print_matrix(outcomes, summary, allocators, metric, title)
         print_instructions(instructions)
+        malloc_crimes.show(crimes, allocators)
         if standing:
             print_standing(standing, bars)
         print("\nplots: " + ", ".join(plots))
