@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""bench.sh malloc [--quick] [--json] [--only NAME,...] [--allocators NAME,...]: compare allocators by preloading them.
+"""bench.sh malloc [--quick] [--json] [--only NAME,...] [--allocators NAME,...] [--rounds N]: compare allocators by preloading them.
 
 Every workload (bench/malloc: programs of ours; malloc_programs.py: others) runs under each allocator in turn, round after
 round in a rotating order, after one round that is not counted but in which the loader tells whose malloc each program got.
@@ -362,7 +362,7 @@ def options_of(arguments):
     while rest:
         word = rest.pop(0)
         name, _, value = word.partition("=")
-        if name in ("--only", "--allocators"):
+        if name in ("--only", "--allocators", "--rounds"):
             lists[name] = (value or (rest.pop(0) if rest else "")).split(",")
         elif word in ("--quick", "--json"):
             flags.add(word)
@@ -387,7 +387,7 @@ def main(arguments):
     quiet, outcomes = "--json" in flags, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, workload in workloads_of(lists.get("--only"), bindir, folder, "--quick" in flags).items():
-            rounds = ROUNDS_QUICK if "--quick" in flags else ROUNDS
+            rounds = int(lists.get("--rounds", [ROUNDS_QUICK if "--quick" in flags else ROUNDS])[0])
             outcomes[name] = outcome_of(bindir, name, workload, allocators, rounds)
             if not quiet:
                 print_workload(name, outcomes[name])

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # bench.sh [SUITE] [--quick] [--json]: measure (suites: table, heap), each variant in turn with its peers, round after round,
 # and print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
-# bench.sh malloc [--quick] [--json] [--only=NAME,...] [--allocators=NAME,...]: the same for allocators, which are preloaded.
+# bench.sh malloc [--quick] [--json] [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]: the same for allocators, which
+# are preloaded.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -12,8 +13,8 @@ for argument; do
     case $argument in
     table | heap | malloc) suite=$argument ;;
     --quick | --json) flags="$flags $argument" ;;
-    --only=* | --allocators=*) flags="$flags $argument" ;;
-    *) die "usage: bench.sh [table | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...]" ;;
+    --only=* | --allocators=* | --rounds=*) flags="$flags $argument" ;;
+    *) die "usage: bench.sh [table | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]" ;;
     esac
 done
 

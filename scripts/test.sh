@@ -39,6 +39,7 @@ apt_need "command -v pkg-config" pkg-config
 apt_need "$(compiles cc c++)" "gcc g++ libc6-dev"
 if wanted linux64; then # what tests/check_malloc_programs.sh, check_gdb.sh and check_valgrind.sh run
     apt_need "python3 -c 'import json, pickle, zlib'" python3
+    apt_need "/usr/bin/python3 -c 'import test.test_dict, test.test_threading'" libpython3-testsuite
     apt_need "command -v perl" perl
     apt_need "command -v git" git
     apt_need "command -v sqlite3" sqlite3
