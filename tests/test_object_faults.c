@@ -251,7 +251,7 @@ static void fail_everywhere(int kind, bool stubborn, vmk_status injected)
 {
     static world w;
     support_random random = support_random_start((uint64_t)kind);
-    uint64_t stride = 8 / vmki_min(support_rounds(8), 8); /* where little time is: not each, but others each time */
+    size_t stride = 8 / vmki_min(support_rounds(8), 8); /* where little time is: not each, but others each time */
     for (uint64_t nth = 1 + support_random_below(&random, stride);; nth += stride) {
         memset(&w, 0, sizeof w);
         w.stubborn = stubborn;
