@@ -65,6 +65,8 @@ if starts 262144; then
     ours=$(least)
     echo "least address space: $plain KiB without it, $ours KiB with it"
     [ "$ours" -le $((plain + 1024)) ] || fail "more than 1 MiB more"
+    # shellcheck disable=SC3045 # as above
+    (ulimit -v 131072 && LD_PRELOAD=$library exec "$program" exhaustion) || fail "what runs out does not come back"
 else
     echo "not even the program alone starts in 256 MiB: it is run by an emulator, which wants it all"
 fi

@@ -273,6 +273,41 @@ static void test_keys(void)
     }
 }
 
+/* --- under a limit on the process ------------------------------------------------------------------------------- */
+
+/* As many blocks as there are, each with a link to the one before, and what that tells of the end; then none. */
+static size_t all_there_are(size_t size)
+{
+    void *last = NULL, *block;
+    size_t count = 0;
+    errno = 0;
+    for (; (block = hidden(malloc(size))) != NULL; count++, last = block)
+        *(void **)block = last;
+    CHECK(errno == ENOMEM);
+    CHECK(last == NULL || hidden(realloc(last, (size_t)1 << 30)) == NULL); /* and it is as it was */
+    while (last != NULL) {
+        block = *(void **)last;
+        free(last);
+        last = block;
+    }
+    return count;
+}
+
+/* What one size has had can be had by another, again and again. */
+static void test_exhaustion(void)
+{
+    static const size_t sizes[] = {100, 5000, 100000, (size_t)3 << 20};
+    size_t most = 0, least = SIZE_MAX;
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            size_t bytes = all_there_are(sizes[i]) * sizes[i];
+            most = bytes > most ? bytes : most;
+            least = bytes < least ? bytes : least;
+        }
+    CHECK(least > most / 2);
+    CHECK(least > (size_t)8 << 20);
+}
+
 int main(int count, char **arguments)
 {
     const char *what = count > 1 ? arguments[1] : "";
@@ -291,6 +326,8 @@ int main(int count, char **arguments)
         test_late();
     else if (strcmp(what, "keys") == 0)
         test_keys();
+    else if (strcmp(what, "exhaustion") == 0) /* under ulimit -v */
+        test_exhaustion();
     else if (count == 3 && strcmp(what, "plugin") == 0)
         test_plugin(arguments[2]);
     else
