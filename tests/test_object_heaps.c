@@ -7,27 +7,8 @@
 #include <string.h>
 
 #include "common/heap/object.h"
-#include "heap_create.h"
+#include "object_kinds.h"
 #include "support.h"
-
-/* For conditions in loops. */
-#define MUST(condition) ((condition) ? (void)0 : ck_abort_msg("%s", #condition))
-
-#define PAGE VMK_HEAP_PAGE_SIZE
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
-#define SMALL_MAX VMK_OBJECT_SMALL_MAX
-
-/* The model OS has 256 MiB of address space. */
-#ifdef VMKIT_MODEL
-#define WINDOW (32 * MIB)
-#else
-#define WINDOW (256 * MIB)
-#endif
-
-/* In all layouts, plain and hardened. */
-static const vmk_layout layouts[] = {VMK_LAYOUT_64, VMK_LAYOUT_LIMITED, VMK_LAYOUT_32};
-enum { LAYOUTS = sizeof layouts / sizeof layouts[0], KINDS = 2 * LAYOUTS };
 
 /* --- heaps ------------------------------------------------------------------------------------------------------ */
 

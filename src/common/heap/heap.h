@@ -85,8 +85,8 @@ typedef struct vmki_objects {
 
 typedef struct vmki_heap {
     vmk_heap view;      /* must be first */
-    uintptr_t *owners;  /* by page, like view.spans: who keeps the slab there, and its class; see object.h */
-    size_t dense_limit; /* view.limit where tables have no holes, else 0. These are the cache lines that a free reads */
+    uintptr_t *owners;  /* by page, like view.spans: which cache's stack frees there; see object.h */
+    size_t dense_limit; /* view.limit where tables have no holes, else 0. Caches have copies of these */
     size_t *taken;      /* a bit for each 16 bytes, as in view.marks; see object.h */
     size_t *remote;
     uintptr_t seal;
