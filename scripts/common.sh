@@ -45,11 +45,15 @@ apt_install() {
     # One index that can't be read must not matter: the packages may come from another.
     $sudo apt-get -qq update || say "apt-get update failed; trying with what is known already"
     # shellcheck disable=SC2086 # words on purpose
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >&2 || {
-        say "apt-get could not install:$packages. Is the network there? On Ubuntu, is 'universe' enabled?"
-        return 1
-    }
+    apt_get_install $packages && return 0
+    missing=
+    for package in $packages; do # one that this system does not have must not cost the others
+        apt_get_install "$package" 2>/dev/null || missing="$missing $package"
+    done
+    [ -z "$missing" ] || say "apt-get could not install:$missing. Is the network there? On Ubuntu, is 'universe' enabled?"
+    [ -z "$missing" ]
 }
+apt_get_install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >&2; }
 
 cmake_minimum=3.25
 cmake_is_new_enough() {

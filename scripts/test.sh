@@ -39,7 +39,6 @@ apt_need "command -v pkg-config" pkg-config
 apt_need "$(compiles cc c++)" "gcc g++ libc6-dev"
 if wanted linux64; then # what tests/check_malloc_programs.sh, check_gdb.sh and check_valgrind.sh run
     apt_need "python3 -c 'import json, pickle, zlib'" python3
-    apt_need "/usr/bin/python3 -c 'import test.test_dict, test.test_threading'" libpython3-testsuite
     apt_need "command -v perl" perl
     apt_need "command -v git" git
     apt_need "command -v sqlite3" sqlite3
@@ -69,6 +68,11 @@ if wanted clang || wanted asan || wanted tsan; then
 fi
 hint=
 apt_install || hint=" What could not be installed, see above, may be the reason."
+if wanted linux64; then # named after the version of the system's own Python
+    version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=3
+    apt_need "/usr/bin/python3 -c 'import test.test_dict, test.test_threading'" "libpython$version-testsuite"
+    apt_install || hint=" What could not be installed, see above, may be the reason."
+fi
 if wanted asan || wanted tsan; then # a package of its own in some releases, named after clang's version
     apt_need "$(compiles 'clang -fsanitize=thread' 'clang++ -fsanitize=address')" \
         "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev"

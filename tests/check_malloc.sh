@@ -65,8 +65,11 @@ if starts 262144; then
     ours=$(least)
     echo "least address space: $plain KiB without it, $ours KiB with it"
     [ "$ours" -le $((plain + 1024)) ] || fail "more than 1 MiB more"
-    # shellcheck disable=SC3045 # as above
-    (ulimit -v 131072 && LD_PRELOAD=$library exec "$program" exhaustion) || fail "what runs out does not come back"
+    for hardened in 0 1; do
+        # shellcheck disable=SC3045 # as above
+        (ulimit -v 131072 && VMKIT_HARDENED=$hardened LD_PRELOAD=$library exec "$program" exhaustion) ||
+            fail "what runs out does not come back, with VMKIT_HARDENED=$hardened"
+    done
 else
     echo "not even the program alone starts in 256 MiB: it is run by an emulator, which wants it all"
 fi

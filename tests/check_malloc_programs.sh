@@ -60,7 +60,7 @@ reported() { env VMKIT_STATS=1 LD_PRELOAD="$library" "$@" 2>>"$tmp/$name.$mode.r
 
 # --- the programs -----------------------------------------------------------------------------------------------------
 
-# Its own regression tests too, where Debian's libpython3-testsuite is there. They want standard error for themselves.
+# Its own regression tests too, where Debian's libpython3.N-testsuite is there. They want standard error for themselves.
 python() {
     if [ "$mode" = vmkit ] && python3 -c 'import test.test_dict, test.test_threading' 2>/dev/null; then
         LD_PRELOAD=$library python3 -m test -q -j2 test_dict test_list test_set test_json test_threading >log 2>&1 ||

@@ -227,6 +227,23 @@ static void text_add_argument(text *to, const char *argument)
     text_add(to, '"');
 }
 
+/* Under load the wineserver has been seen to lose a process before it had started, which Windows would call an internal
+ * error. That says nothing about the test, so it is tried again. */
+static HANDLE create_process(const char *program, char *line, STARTUPINFOA *start)
+{
+    PROCESS_INFORMATION child;
+    bool created;
+    int attempts = 0;
+    do {
+        if (attempts > 0)
+            Sleep(1000);
+        created = CreateProcessA(program, line, NULL, NULL, TRUE, 0, NULL, NULL, start, &child);
+    } while (!created && GetLastError() == ERROR_INTERNAL_ERROR && ++attempts < 5);
+    require(created, "CreateProcess");
+    CloseHandle(child.hThread);
+    return child.hProcess;
+}
+
 static HANDLE start_child(const char *const *arguments, HANDLE output)
 {
     char program[MAX_PATH], line[4096] = "";
@@ -241,12 +258,10 @@ static HANDLE start_child(const char *const *arguments, HANDLE output)
     STARTUPINFOA start = {.cb = sizeof start, .dwFlags = STARTF_USESTDHANDLES};
     start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
     start.hStdOutput = start.hStdError = output;
-    PROCESS_INFORMATION child;
     require(SetEnvironmentVariableA(SUPPORT_CHILD_MARK, "1"), "SetEnvironmentVariable");
-    require(CreateProcessA(program, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &child), "CreateProcess");
+    HANDLE child = create_process(program, line, &start);
     require(SetEnvironmentVariableA(SUPPORT_CHILD_MARK, NULL), "SetEnvironmentVariable");
-    CloseHandle(child.hThread);
-    return child.hProcess;
+    return child;
 }
 
 /* All that comes until the other end is closed; what does not fit is read too, lest the child wait. */

@@ -193,8 +193,9 @@ static void mail(void *argument, unsigned number)
     support_random random = support_random_start(100 + number);
     (void)argument;
     if (number == 0 && o.observed) {
-        while (!everybody_is_done())
+        do /* once at least, even if the others were quicker than this thread's start */
             observe(&random);
+        while (!everybody_is_done());
         return;
     }
     for (size_t i = 0; i < o.rounds; i++) {

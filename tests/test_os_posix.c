@@ -238,6 +238,11 @@ static int child_address_limit(void)
     vmk_caps caps = {.page_size = page, .granularity = page};
     vmki_os_probe(&caps);
     EXPECT(caps.address_max > caps.address_min);
+    /* To the last page, where there is no room to try anything in: still it is no lack of mappings. */
+    for (size_t size = 64 * MIB; size >= page; size /= 2)
+        while (vmki_os_reserve(&(vmki_os_request){.size = size, .align = page}, &base) == VMK_OK) {
+        }
+    EXPECT(try_reserve(0, page, false, &base) == VMK_ERR_ADDRESS_SPACE && errno == ENOMEM);
     return 0;
 }
 

@@ -404,6 +404,19 @@ vmk_status vmki_os_usage(vmk_usage *usage)
     return VMK_OK;
 }
 
+bool vmki_posix_address_space_exhausted(size_t size)
+{
+    int error = errno;
+    uint64_t pages = 0;
+    struct rlimit limit;
+    bool limited = getrlimit(VMKI_POSIX_LIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    if (limited && (!vmki_posix_read_number("/proc/thread-self/statm", &pages) || pages == 0) &&
+        !vmki_posix_read_number("/proc/self/statm", &pages))
+        pages = 0;
+    errno = error;
+    return pages != 0 && pages * (uint64_t)sysconf(_SC_PAGESIZE) + size > (uint64_t)limit.rlim_cur;
+}
+
 /* The kernel refuses when its count is at the limit; ours may differ from it by the gate area, by what a half-done
  * split has left, and by other threads' doings since. */
 #define MAPPINGS_SLACK 8

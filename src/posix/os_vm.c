@@ -23,26 +23,6 @@
  */
 #include "posix/os_private.h"
 
-/* --- from errno to status --------------------------------------------------------------------------------------- */
-
-/* What an error of the system means; `shortage` is what lack of memory means for this call. Leaves errno as it was.
- * Both shortages can be the limit on mappings: mmap and mprotect say ENOMEM then, madvise says EAGAIN (mm/madvise.c
- * turns the one into the other). */
-static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
-{
-    switch (errno) {
-    case ENOMEM:
-    case EAGAIN:
-        return vmki_posix_mappings_exhausted() ? VMK_ERR_MAPPINGS : errno == EAGAIN ? VMK_ERR_COMMIT : shortage;
-    case EOVERFLOW:
-        return shortage;
-    case EEXIST:
-        return VMK_ERR_TAKEN;
-    default:
-        return VMK_ERR_UNSUPPORTED;
-    }
-}
-
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
 /* Address space that the kernel would not take back for want of mappings. Each later release tries again. When even
@@ -111,13 +91,53 @@ void vmki_os_release(void *base, size_t size)
     owed_retry();
 }
 
-/* --- reserving -------------------------------------------------------------------------------------------------- */
+/* --- from errno to status --------------------------------------------------------------------------------------- */
 
 static void *map_reserved(uintptr_t where, size_t size, int flags)
 {
     return mmap((void *)where, size, VMKI_POSIX_RESERVED, MAP_PRIVATE | MAP_ANONYMOUS | VMKI_POSIX_NORESERVE | flags,
                 -1, 0);
 }
+
+/* Was it the limit on mappings that made a call fail? Counting them means reading a line of /proc for each, and who
+ * lacks address space or memory asks again and again. So try first whether two more can be made, as many as the most
+ * demanding of our calls needs (a hole in the middle of one): that takes three pages. If it fails where address space
+ * ran out to the last page, that was it, except for calls that need none. */
+static bool mappings_exhausted(vmk_status shortage)
+{
+    size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char *pages = map_reserved(0, 3 * page_size, 0);
+    bool room = pages != MAP_FAILED && mprotect(pages + page_size, page_size, PROT_READ) == 0;
+    if (pages != MAP_FAILED)
+        give_back(pages, 3 * page_size);
+    else if (shortage == VMK_ERR_ADDRESS_SPACE && vmki_posix_address_space_exhausted(3 * page_size))
+        return false;
+    return !room && vmki_posix_mappings_exhausted();
+}
+
+/* What an error of the system means; `shortage` is what lack of memory means for this call. Leaves errno as it was.
+ * Both shortages can be the limit on mappings: mmap and mprotect say ENOMEM then, madvise says EAGAIN (mm/madvise.c
+ * turns the one into the other). */
+static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
+{
+    int error = errno;
+    switch (error) {
+    case ENOMEM:
+    case EAGAIN: {
+        bool mappings = mappings_exhausted(shortage);
+        errno = error;
+        return mappings ? VMK_ERR_MAPPINGS : error == EAGAIN ? VMK_ERR_COMMIT : shortage;
+    }
+    case EOVERFLOW:
+        return shortage;
+    case EEXIST:
+        return VMK_ERR_TAKEN;
+    default:
+        return VMK_ERR_UNSUPPORTED;
+    }
+}
+
+/* --- reserving -------------------------------------------------------------------------------------------------- */
 
 static bool is_aligned(const void *got, size_t align)
 {

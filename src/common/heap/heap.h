@@ -106,6 +106,7 @@ typedef struct vmki_heap {
     size_t arena_count;
     size_t arena_reserved; /* pages */
     size_t recent_arena;   /* the one got last: the next region is asked for behind it */
+    bool refused;          /* even the least region, the last time: a full heap asks again and again */
     uint32_t records_made; /* ids below have been handed out */
     uint32_t records_free; /* the first of a list threaded through `owner`; 0: none */
     size_t in_use;         /* pages */

@@ -285,15 +285,19 @@ static size_t region_step(const vmki_heap *heap, size_t least, size_t most)
     return vmki_min(vmki_max(vmki_ceil(step, QUANTUM_PAGES), least), most);
 }
 
-/* Reserve from `pages` down to `least`, halving, as `how` says; both are whole quanta. */
-static vmk_status region_reserve(vmk_region *region, size_t pages, size_t least, const vmk_reserve_options *how)
+/* Reserve from region_step() down to `least`, halving, as `how` says; `least` and `most` are whole quanta. */
+static vmk_status region_reserve(vmki_heap *heap, vmk_region *region, size_t least, size_t most,
+                                 const vmk_reserve_options *how)
 {
-    for (;;) {
-        vmk_status status = vmk_reserve(region, pages << VMK_HEAP_PAGE_SHIFT, how);
-        if (status == VMK_OK || pages == least)
-            return status;
+    size_t pages = heap->refused ? least : region_step(heap, least, most);
+    vmk_status status = vmk_reserve(region, pages << VMK_HEAP_PAGE_SHIFT, how);
+    while (status != VMK_OK && pages != least) {
         pages = vmki_max(least, vmki_floor(pages / 2, QUANTUM_PAGES));
+        status = vmk_reserve(region, pages << VMK_HEAP_PAGE_SHIFT, how);
     }
+    if (status != VMK_ERR_TAKEN) /* that says nothing of other places */
+        heap->refused = status != VMK_OK;
+    return status;
 }
 
 /* Make a region an arena; on failure it is given back. */
@@ -333,7 +337,7 @@ static vmk_status grow_by_extension(vmki_heap *heap, size_t count, size_t align,
     vmk_reserve_options how = {.hint = (const void *)page_address(heap, end),
                                .flags = VMK_RESERVE_EXACT,
                                .name = vmki_heap_name(heap, VMKI_NAME_SPANS)};
-    vmk_status status = region_reserve(&region, region_step(heap, least, most), least, &how);
+    vmk_status status = region_reserve(heap, &region, least, most, &how);
     if (status == VMK_OK)
         status = region_adopt(heap, &region);
     if (status != VMK_OK)
@@ -359,7 +363,7 @@ static vmk_status grow_elsewhere(vmki_heap *heap, size_t count, size_t align, si
     size_t end = arena_end(vmki_heap_arenas(heap) + heap->recent_arena), unit = align << VMK_HEAP_PAGE_SHIFT;
     vmk_reserve_options how = {.align = vmki_max(unit, VMKI_QUANTUM), .name = vmki_heap_name(heap, VMKI_NAME_SPANS)};
     vmk_region region;
-    vmk_status status = region_reserve(&region, region_step(heap, least, most), least, &how);
+    vmk_status status = region_reserve(heap, &region, least, most, &how);
     if (status == VMK_OK) {
         size_t first = ((uintptr_t)region.base - heap->view.origin) >> VMK_HEAP_PAGE_SHIFT;
         if (first < window && region.size >> VMK_HEAP_PAGE_SHIFT <= window - first) {

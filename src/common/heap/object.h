@@ -104,6 +104,7 @@ struct vmk_cache {
     vmk_cache *next;
     vmk_cache *previous;
     bool hardened;
+    bool scarce;      /* no slab could be made lately: what there is is used up before the next attempt */
     uint32_t pending; /* the stack of spans that others have freed objects of; an id, atomic */
     vmki_source source[VMK_CLASSES];
     uint64_t random; /* hardened only: a counter, from a random number on */

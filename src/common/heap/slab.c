@@ -334,7 +334,18 @@ static vmki_slab *full_take(vmk_cache *cache, vmki_source *e)
     return NULL;
 }
 
-/* Another slab of the class, with a free slot: taken from the lists, adopted, or made. */
+/* A slab with a free slot out of what is at hand where memory is lacking: what is kept back, slabs kept for other
+ * classes, slabs that count as full. */
+static vmki_slab *slab_scrape(vmk_cache *cache, vmki_source *e)
+{
+    vmki_hardened_flush(cache);
+    vmki_cache_collect(cache);
+    vmki_slab *slab = available_take(cache, e);
+    return slab != NULL ? slab : full_take(cache, e);
+}
+
+/* Another slab of the class, with a free slot: taken from the lists, adopted, or made. A system that has refused once
+ * is not asked again, at several calls each time, before all that there is has been used up. */
 static vmk_status slab_next(vmk_cache *cache, unsigned size_class, vmki_slab **slab)
 {
     vmki_source *e = &cache->source[size_class];
@@ -345,16 +356,14 @@ static vmk_status slab_next(vmk_cache *cache, unsigned size_class, vmki_slab **s
     }
     for (int i = 0; *slab == NULL && i < ADOPTIONS && adopt_any(cache, size_class); i++)
         *slab = available_take(cache, e);
+    if (*slab == NULL && cache->scarce)
+        *slab = slab_scrape(cache, e);
     if (*slab != NULL)
         return VMK_OK;
-    vmk_status status = slab_make(cache, size_class, slab);
-    if (status == VMK_OK)
-        return status;
-    vmki_hardened_flush(cache); /* what is kept back, and slabs kept for other classes, may be what it takes */
-    vmki_cache_collect(cache);
-    *slab = available_take(cache, e);
-    if (*slab == NULL)
-        *slab = full_take(cache, e);
+    cache->scarce = slab_make(cache, size_class, slab) != VMK_OK;
+    if (!cache->scarce)
+        return VMK_OK;
+    *slab = slab_scrape(cache, e); /* the program may have been asked, too, and have freed objects */
     return *slab != NULL ? VMK_OK : slab_make(cache, size_class, slab);
 }
 
@@ -396,7 +405,7 @@ static void slab_leave(vmk_cache *cache, vmki_source *e)
 {
     vmki_slab *span = e->slab;
     slab_collect(cache->heap, span);
-    if (has_enough(span)) {
+    if (has_enough(span) || (cache->scarce && room_of(span) != 0)) {
         slab_enter(cache, e, span);
         return;
     }
