@@ -394,6 +394,25 @@ static void read_past_large(void)
     (void)*(volatile const char *)&object[vmk_heap_usable_size(heap, (void *)(uintptr_t)object)];
 }
 
+/* Above 1 MiB in every heap. */
+static void write_past_guarded(void)
+{
+    char *object = take(MIB + 1);
+    *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
+}
+
+static void write_past_grown(void)
+{
+    char *object = vmk_heap_realloc(heap, take(600 << 10), 3 * MIB);
+    *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
+}
+
+static void write_past_shrunk(void)
+{
+    char *object = vmk_heap_realloc(heap, take(5 * MIB), 2 * MIB);
+    *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
+}
+
 static void write_past_huge(void)
 {
     char *object = take(HUGE_SIZE);
@@ -514,6 +533,9 @@ static const struct crime {
     {"usable-freed-large", usable_freed_large, USABLE, NULL, false},
     {"usable-interior", usable_interior, USABLE, NULL, false},
     {"usable-static", usable_static, USABLE, NULL, false},
+    {"past-guarded", write_past_guarded, NULL, NULL, false},
+    {"past-grown", write_past_grown, NULL, NULL, false},
+    {"past-shrunk", write_past_shrunk, NULL, NULL, false},
     {"past-huge", write_past_huge, NULL, NULL, false},
     {"past-small", write_past_small, FREE "object was written past its end: 0x", NULL, true},
     {"past-small-another", write_past_small_by_another, FREE "object was written past its end: 0x", NULL, true},

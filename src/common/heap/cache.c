@@ -290,8 +290,8 @@ vmk_status vmki_slab_ready(vmki_heap *heap, const vmk_span *span, vmki_slab **sl
     if (status != VMK_OK)
         return status;
     *slab = vmki_slab_at(heap, span->id);
-    (*slab)->base = span->base;
-    (*slab)->pages = span->pages;
+    VMKI_STORE_RELAXED(&(*slab)->base, span->base);
+    VMKI_STORE_RELAXED(&(*slab)->pages, span->pages);
     (*slab)->id = span->id;
     return VMK_OK;
 }

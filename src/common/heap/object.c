@@ -230,9 +230,9 @@ static vmki_slab *object_find(vmki_heap *heap, const void *object, size_t *usabl
         return NULL;
     if (keeper == VMKI_KEEPER_LARGE) {
         *usable = vmki_large_usable(heap, span);
-        return object == span->base ? span : NULL;
+        return object == VMKI_LOAD_RELAXED(&span->base) ? span : NULL;
     }
-    *usable = small_usable(heap, span->size_class);
+    *usable = small_usable(heap, VMKI_LOAD_RELAXED(&span->size_class));
     bool freed = (VMKI_LOAD_RELAXED(vmki_remote_word(heap, address)) & vmki_bit_of(address)) != 0;
     if (!vmki_object_begins(heap, address) || freed)
         return NULL;
@@ -277,8 +277,7 @@ size_t vmk_heap_good_size(size_t size)
 {
     if (size <= VMK_OBJECT_SMALL_MAX)
         return vmki_class_size(vmki_class_computed(size)); /* there may be no table yet */
-    size_t rounded;
-    return vmki_ceil_overflow(size, VMK_HEAP_PAGE_SIZE, &rounded) ? SIZE_MAX : rounded;
+    return vmki_large_good_size(size);
 }
 
 bool vmk_heap_owns(vmk_heap *view, const void *object)

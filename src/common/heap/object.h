@@ -57,7 +57,7 @@ enum { VMKI_LIST_NONE, VMKI_LIST_CURRENT, VMKI_LIST_AVAILABLE, VMKI_LIST_FULL, V
 /* What is known of a span that is a slab, or a large object; by the span's id. */
 typedef struct vmki_slab {
     VMKI_HIDDEN(unsigned char *, base); /* of the span */
-    size_t pages;                       /* guards included */
+    size_t pages; /* guards included. These, and the class, are read by who asks about any address */
     uintptr_t keeper;
     uint32_t id;
     uint32_t used; /* slots that are taken, as are all below of slabs alone */
@@ -194,11 +194,12 @@ static inline uintptr_t vmki_keeper(const vmki_slab *span)
 
 /* --- cache.c ---------------------------------------------------------------------------------------------------- */
 
-/* The calling thread's cache; NULL: it has none (yet). */
+/* The calling thread's cache; NULL: it has none (yet), whether another thread is just giving the heap its number or
+ * not. */
 static inline vmk_cache *vmki_cache_of(const vmki_heap *heap)
 {
     const vmki_thread *self = vmki_os_self();
-    return self != NULL ? self->cache[heap->objects.number] : NULL;
+    return self != NULL ? self->cache[VMKI_LOAD_RELAXED(&heap->objects.number)] : NULL;
 }
 
 /* Make one. NULL: no memory. */
@@ -369,13 +370,14 @@ static inline void vmki_object_free(vmki_heap *heap, vmk_cache *cache, void *obj
 
 /* --- object_large.c --------------------------------------------------------------------------------------------- */
 
-/* A span for the use of objects: in a hardened heap with inaccessible pages behind it, which count as its own. `asks`:
- * as vmki_span_alloc. */
+/* A span for the use of objects: in a hardened heap, and above 1 MiB in all, with inaccessible pages behind it, which
+ * count as its own. `asks`: as vmki_span_alloc. */
 vmk_status vmki_guarded_alloc(vmki_heap *heap, size_t pages, size_t align, unsigned flags, bool asks, vmk_span **span);
 void vmki_guarded_free(vmki_heap *heap, vmk_span *span);
 
 void *vmki_large_alloc(vmki_heap *heap, size_t size, size_t align, bool zero);
 void vmki_large_free(vmki_heap *heap, vmki_slab *span, const void *object);
+size_t vmki_large_good_size(size_t size); /* see vmk_heap_good_size */
 size_t vmki_large_usable(const vmki_heap *heap, const vmki_slab *span);
 
 /* NULL: not where it is. */

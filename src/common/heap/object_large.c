@@ -21,6 +21,9 @@
 
 enum { SLACK_DIVISOR = 8 }; /* what grows is given so much more than it wants: it will grow again */
 
+/* Above this an object's guard, two system calls and two mappings, costs little beside the object's own pages. */
+#define GUARD_MIN ((size_t)1 << 20)
+
 /* --- guards ----------------------------------------------------------------------------------------------------- */
 
 static bool is_hardened(const vmki_heap *heap)
@@ -28,10 +31,19 @@ static bool is_hardened(const vmki_heap *heap)
     return (heap->options.flags & VMK_HEAP_HARDENED) != 0;
 }
 
-/* Heap pages of a guard: a page of the system. */
-static size_t guard_pages(const vmki_heap *heap)
+/* Heap pages of the guard, a page of the system, of a span of so many, whether it is counted among them or not. */
+static size_t guard_pages(const vmki_heap *heap, size_t pages)
 {
-    return is_hardened(heap) ? vmki_max(vmk_page_size() >> VMK_HEAP_PAGE_SHIFT, 1) : 0;
+    bool guarded = is_hardened(heap) || pages > GUARD_MIN >> VMK_HEAP_PAGE_SHIFT;
+    return guarded ? vmki_max(vmk_page_size() >> VMK_HEAP_PAGE_SHIFT, 1) : 0;
+}
+
+/* The pages of a span for so many and their guard; false where there is no such number. */
+static bool guarded_pages(const vmki_heap *heap, size_t pages, size_t *whole)
+{
+    size_t guard = guard_pages(heap, pages);
+    *whole = pages;
+    return guard == 0 || (!vmki_ceil_overflow(pages, guard, whole) && !vmki_add_overflow(*whole, guard, whole));
 }
 
 /* False: the system refuses, for lack of mappings. */
@@ -50,32 +62,53 @@ static bool guard_set(vmki_heap *heap, const vmk_span *span, size_t guard, vmk_a
 
 vmk_status vmki_guarded_alloc(vmki_heap *heap, size_t pages, size_t align, unsigned flags, bool asks, vmk_span **span)
 {
-    size_t guard = guard_pages(heap), whole;
-    if (guard == 0)
-        return vmki_span_alloc(heap, pages, align, flags, asks, span);
-    if (vmki_ceil_overflow(pages, guard, &whole) || vmki_add_overflow(whole, guard, &whole))
+    size_t guard = guard_pages(heap, pages), whole;
+    if (!guarded_pages(heap, pages, &whole))
         return VMK_ERR_ARGUMENT;
-    align = vmki_max(align, guard << VMK_HEAP_PAGE_SHIFT);
+    if (guard != 0)
+        align = vmki_max(align, guard << VMK_HEAP_PAGE_SHIFT);
     vmk_status status = vmki_span_alloc(heap, whole, align, flags, asks, span);
-    if (status == VMK_OK)
+    if (status == VMK_OK && guard != 0)
         (void)guard_set(heap, *span, guard, VMK_ACCESS_NONE); /* or it goes without one */
     return status;
 }
 
 void vmki_guarded_free(vmki_heap *heap, vmk_span *span)
 {
-    size_t guard = guard_pages(heap);
+    size_t guard = guard_pages(heap, span->pages);
     if (guard != 0 && !guard_set(heap, span, guard, VMK_ACCESS_READ_WRITE))
         return; /* nobody may have what stays inaccessible: it is in use for ever */
     vmk_span_free(&heap->view, span);
     (void)vmk_heap_scavenge_tick(&heap->view);
 }
 
+/* In place, the guard moves along. False: nothing has changed. */
+static bool guarded_resize(vmki_heap *heap, vmk_span *span, size_t pages)
+{
+    size_t before = guard_pages(heap, span->pages), after = guard_pages(heap, pages), whole;
+    if (!guarded_pages(heap, pages, &whole) ||
+        (after != 0 && !vmki_is_aligned((uintptr_t)span->base, after << VMK_HEAP_PAGE_SHIFT)) ||
+        (before != 0 && !guard_set(heap, span, before, VMK_ACCESS_READ_WRITE)))
+        return false;
+    bool resized = vmk_span_resize(&heap->view, span, whole) == VMK_OK;
+    size_t guard = resized ? after : before;
+    if (guard != 0)
+        (void)guard_set(heap, span, guard, VMK_ACCESS_NONE);
+    return resized;
+}
+
 /* --- spans ------------------------------------------------------------------------------------------------------ */
 
 size_t vmki_large_usable(const vmki_heap *heap, const vmki_slab *slab)
 {
-    return (slab->pages - guard_pages(heap)) << VMK_HEAP_PAGE_SHIFT;
+    size_t pages = VMKI_LOAD_RELAXED(&slab->pages);
+    return (pages - guard_pages(heap, pages)) << VMK_HEAP_PAGE_SHIFT;
+}
+
+size_t vmki_large_good_size(size_t size)
+{
+    size_t unit = size > GUARD_MIN ? vmki_max(VMK_HEAP_PAGE_SIZE, vmk_page_size()) : VMK_HEAP_PAGE_SIZE;
+    return vmki_ceil_overflow(size, unit, &size) ? SIZE_MAX : size;
 }
 
 /* False where there is no such size. */
@@ -159,25 +192,42 @@ static void *grow_out(vmki_heap *heap, vmki_slab *slab, size_t size)
     if (object == NULL)
         return NULL;
     (void)vmki_tools_alloc(heap, object, size, size + size / SLACK_DIVISOR, false);
-    memcpy(object, slab->base, vmki_tools_asked(slab->base, slab->pages << VMK_HEAP_PAGE_SHIFT));
+    memcpy(object, slab->base, vmki_tools_asked(slab->base, vmki_large_usable(heap, slab)));
     vmki_large_free(heap, slab, slab->base);
     return object;
 }
 
+/* In place, to at least so many pages, and to more if it grows under a guard: it will grow again, and moving the guard
+ * is two system calls. */
+static bool resize_in_place(vmki_heap *heap, vmki_slab *slab, size_t pages)
+{
+    vmk_span *span = span_of(heap, slab);
+    size_t slack = pages > slab->pages && guard_pages(heap, pages) != 0 ? pages / SLACK_DIVISOR : 0;
+    bool resized = slack != 0 && guarded_resize(heap, span, pages + slack);
+    if (!resized)
+        resized = guarded_resize(heap, span, pages);
+    VMKI_STORE_RELAXED(&slab->pages, span->pages);
+    return resized;
+}
+
+/* Is it right as it is: of that size, or of a size that resize_in_place() has made? */
+static bool suits(const vmki_heap *heap, const vmki_slab *slab, size_t pages)
+{
+    size_t guard = guard_pages(heap, slab->pages), usable = slab->pages - guard;
+    size_t slack = guard == 0 ? 0 : is_hardened(heap) ? guard - 1 : usable / SLACK_DIVISOR;
+    return pages <= usable && usable - pages <= slack;
+}
+
 void *vmki_large_realloc(vmki_heap *heap, vmki_slab *slab, size_t size)
 {
-    size_t pages, guard = guard_pages(heap), had = vmki_tools_asked(slab->base, vmki_large_usable(heap, slab));
+    size_t pages, had = vmki_tools_asked(slab->base, vmki_large_usable(heap, slab));
     if (!pages_of(size, &pages))
         return NULL;
-    if (pages + guard == slab->pages) {
-        vmki_tools_resize(heap, slab->base, slab->base, had, size, pages << VMK_HEAP_PAGE_SHIFT);
-        return slab->base;
-    }
-    if (guard != 0 || size <= VMK_OBJECT_SMALL_MAX)
+    bool stays = suits(heap, slab, pages);
+    if (!stays && (is_hardened(heap) || size <= VMK_OBJECT_SMALL_MAX))
         return NULL;
-    if (vmk_span_resize(&heap->view, span_of(heap, slab), pages) == VMK_OK) {
-        slab->pages = pages;
-        vmki_tools_resize(heap, slab->base, slab->base, had, size, pages << VMK_HEAP_PAGE_SHIFT);
+    if (stays || resize_in_place(heap, slab, pages)) {
+        vmki_tools_resize(heap, slab->base, slab->base, had, size, vmki_large_usable(heap, slab));
         return slab->base;
     }
     return size >= HUGE_MIN_GROWN && size <= PTRDIFF_MAX / 2 ? grow_out(heap, slab, size) : NULL;
@@ -246,8 +296,8 @@ static vmk_status huge_reserve(const vmki_heap *heap, vmk_region *region, size_t
 static size_t whole_size(size_t size, size_t *usable)
 {
     size_t whole;
-    if (vmki_ceil_overflow(vmki_max(size, 1), VMK_HEAP_PAGE_SIZE, usable) ||
-        vmki_add_overflow(*usable, header_size(), &whole) || vmki_ceil_overflow(whole, vmk_granularity(), &whole))
+    *usable = vmki_large_good_size(vmki_max(size, 1));
+    if (vmki_add_overflow(*usable, header_size(), &whole) || vmki_ceil_overflow(whole, vmk_granularity(), &whole))
         return 0;
     return whole;
 }

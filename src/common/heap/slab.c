@@ -154,7 +154,7 @@ static vmk_status slab_make(vmk_cache *cache, unsigned size_class, vmki_slab **r
     }
     slab->used = 0;
     slab->capacity = (uint16_t)((pages << VMK_HEAP_PAGE_SHIFT) / c->size);
-    slab->size_class = (uint8_t)size_class;
+    VMKI_STORE_RELAXED(&slab->size_class, (uint8_t)size_class);
     slab->list = VMKI_LIST_NONE;
     vmki_tools_close(slab->base, pages << VMK_HEAP_PAGE_SHIFT);
     keep(cache, slab);
