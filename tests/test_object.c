@@ -372,11 +372,11 @@ START_TEST(large_objects_are_resized_in_place)
 }
 END_TEST
 
-/* Above 1 MiB there is a guard behind an object: none may be left behind where it was, or lie within what is usable. */
+/* Above 4 MiB there is a guard behind an object: none may be left behind where it was, or lie within what is usable. */
 START_TEST(the_guard_moves_along)
 {
-    static const size_t sizes[] = {1 * MIB, 1 * MIB + 1, 1100 * KIB, 1500 * KIB,
-                                   3 * MIB, 1400 * KIB,  600 * KIB,  2 * MIB};
+    static const size_t sizes[] = {4 * MIB,    4 * MIB + 1, 4200 * KIB, 5500 * KIB,
+                                   8100 * KIB, 5000 * KIB,  600 * KIB,  6 * MIB};
     vmk_heap *heap = heap_make(layouts[_i], 0);
     unsigned char *object = vmk_heap_alloc(heap, 900 * KIB), *place = object;
     size_t size = 900 * KIB;
@@ -393,7 +393,7 @@ START_TEST(the_guard_moves_along)
     bool stays = layouts[_i] == VMK_LAYOUT_64 && vmk_page_size() <= VMK_HEAP_PAGE_SIZE;
     ck_assert(!stays || object == place);
     vmk_heap_free(heap, object);
-    object = vmk_heap_alloc(heap, 4 * MIB);
+    object = vmk_heap_alloc(heap, 10 * MIB);
     ck_assert(object != NULL && (!stays || object == place));
     fill(object, vmk_heap_usable_size(heap, object), 5);
     vmk_heap_free(heap, object);

@@ -394,22 +394,22 @@ static void read_past_large(void)
     (void)*(volatile const char *)&object[vmk_heap_usable_size(heap, (void *)(uintptr_t)object)];
 }
 
-/* Above 1 MiB in every heap. */
+/* Above 4 MiB in every heap. */
 static void write_past_guarded(void)
 {
-    char *object = take(MIB + 1);
+    char *object = take(4 * MIB + 1);
     *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
 }
 
 static void write_past_grown(void)
 {
-    char *object = vmk_heap_realloc(heap, take(600 << 10), 3 * MIB);
+    char *object = vmk_heap_realloc(heap, take(600 << 10), 5 * MIB);
     *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
 }
 
 static void write_past_shrunk(void)
 {
-    char *object = vmk_heap_realloc(heap, take(5 * MIB), 2 * MIB);
+    char *object = vmk_heap_realloc(heap, take(9 * MIB), 5 * MIB);
     *(volatile char *)&object[vmk_heap_usable_size(heap, object)] = 1;
 }
 

@@ -370,7 +370,7 @@ static inline void vmki_object_free(vmki_heap *heap, vmk_cache *cache, void *obj
 
 /* --- object_large.c --------------------------------------------------------------------------------------------- */
 
-/* A span for the use of objects: in a hardened heap, and above 1 MiB in all, with inaccessible pages behind it, which
+/* A span for the use of objects: in a hardened heap, and above 4 MiB in all, with inaccessible pages behind it, which
  * count as its own. `asks`: as vmki_span_alloc. */
 vmk_status vmki_guarded_alloc(vmki_heap *heap, size_t pages, size_t align, unsigned flags, bool asks, vmk_span **span);
 void vmki_guarded_free(vmki_heap *heap, vmk_span *span);
