@@ -909,7 +909,8 @@ VMK_API void vmk_heap_walk(vmk_heap *heap, vmk_range_visitor *visit, void *conte
  * Crimes that are found in every build, and end the program (see vmk_set_misuse_hook): freeing, resizing or asking for
  * the size of what is no object: freed already, or within an object, or elsewhere, or nothing the heap ever made. An
  * object freed twice by two threads at once may be found out later, by the thread whose slab it is in; one that was
- * allocated again in between is the new owner's, and can't be told.
+ * allocated again in between is the new owner's, and can't be told. Behind objects above 4 MiB there is an inaccessible
+ * page, unless the system has no mapping left for it.
  *
  * With VMK_HEAP_HARDENED slots are chosen at random, freed memory is cleared, kept back for a while and then looked at
  * for having been written to, a word behind each small object and an inaccessible page behind each span show writes
@@ -949,7 +950,8 @@ VMK_API void *vmk_heap_realloc(vmk_heap *heap, void *object, size_t size);
 /* How many bytes of an object may be used: no fewer than were asked for. 0 for NULL. Misuse: as vmk_heap_free. */
 VMK_API size_t vmk_heap_usable_size(vmk_heap *heap, const void *object);
 
-/* What usable_size will be for an object of so many bytes in a heap that is not hardened; SIZE_MAX if none can be. */
+/* What usable_size will be for an object allocated with so many bytes in a heap that is not hardened (one that realloc
+ * has grown may have more); SIZE_MAX if none can be. */
 VMK_API size_t vmk_heap_good_size(size_t size);
 
 /* Is this the address of an object of the heap that is in use? Any value may be asked about. Where it is allocated or

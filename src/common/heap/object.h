@@ -160,10 +160,11 @@ static inline bool vmki_object_begins(const vmki_heap *heap, uintptr_t address)
            (VMKI_LOAD_RELAXED(vmki_objects_word(heap, address)) & vmki_bit_of(address)) != 0;
 }
 
-/* Of an id that is known to be one of ours; of an address that is known to lie in one. */
+/* Of an id that is known to be one of ours; of an address that is known to lie in one. Not by vmk_table_at, which does
+ * not know the size of an element beforehand. */
 static inline vmki_slab *vmki_slab_at(const vmki_heap *heap, uint32_t id)
 {
-    return (vmki_slab *)vmk_table_at(&heap->objects.slabs, 0, id);
+    return (vmki_slab *)(void *)heap->objects.slabs.column[0] + id;
 }
 
 static inline vmki_slab *vmki_slab_of(const vmki_heap *heap, uintptr_t address)

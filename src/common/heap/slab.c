@@ -5,6 +5,8 @@
  */
 #include "common/heap/object.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
 
 /* Of orphans that are full, so many are taken over in search of one that is not. */
@@ -239,18 +241,28 @@ static void pending_take(vmk_cache *cache, bool watch)
     }
 }
 
-void vmki_slab_put(vmk_cache *cache, const void *slot)
+static VMKI_COLD void full_has_enough(vmk_cache *cache, vmki_slab *span)
+{
+    (void)vmki_cas_32(&span->watch, VMKI_WATCHED, VMKI_QUIET); /* if it is QUEUED, it is found so later */
+    (void)full_stays(cache, span);
+}
+
+static inline void slab_put(vmk_cache *cache, const void *slot)
 {
     vmki_slab *span = vmki_slab_of(cache->heap, (uintptr_t)slot);
     *vmki_taken_word(cache->heap, (uintptr_t)slot) &= ~vmki_bit_of((uintptr_t)slot);
     span->used--;
-    if (span->list == VMKI_LIST_AVAILABLE) {
-        if (span->used == 0)
+    if (VMKI_LIKELY(span->list == VMKI_LIST_AVAILABLE)) {
+        if (VMKI_UNLIKELY(span->used == 0))
             available_empty(cache, span);
     } else if (span->list == VMKI_LIST_FULL && has_enough(span)) {
-        (void)vmki_cas_32(&span->watch, VMKI_WATCHED, VMKI_QUIET); /* if it is QUEUED, it is found so later */
-        (void)full_stays(cache, span);
+        full_has_enough(cache, span);
     }
+}
+
+void vmki_slab_put(vmk_cache *cache, const void *slot)
+{
+    slab_put(cache, slot);
 }
 
 /* --- other threads ---------------------------------------------------------------------------------------------- */
@@ -413,25 +425,33 @@ static void slab_leave(vmk_cache *cache, vmki_source *e)
     full_add(cache, span);
 }
 
-/* Take free slots of the current word, at most so many, the lowest ones: *slots is moved behind them. */
-static unsigned word_take(vmki_source *e, unsigned most, void ***slots)
+/* Take free slots of the current word, at most so many, the lowest ones, and store them downwards from **place. */
+static unsigned word_take(vmki_source *e, unsigned most, void ***place)
 {
     size_t free_slots = ~*e->word & e->starts, rest = free_slots;
     unsigned count = 0;
     for (; rest != 0 && count < most; rest &= rest - 1, count++)
-        *(*slots)++ = e->base + ((size_t)vmki_lowest_bit(rest) << VMKI_GRANULE_SHIFT);
+        *(*place)-- = e->base + ((size_t)vmki_lowest_bit(rest) << VMKI_GRANULE_SHIFT);
     *e->word |= free_slots & ~rest;
     e->slab->used += count;
     return count;
 }
 
-/* Take so many slots from the current slab, or what it has up to its end: how many. */
-static unsigned slab_take(vmki_source *e, const vmki_class *c, unsigned wanted, void **slots)
+/* Fill an empty stack with so many slots of the current slab, or what it has up to its end: how many. What is to be
+ * allocated first lies on top, so they are stored from the top down, and moved if they are fewer. */
+static unsigned slab_take(vmki_source *e, const vmki_class *c, unsigned wanted, vmki_stack *stack)
 {
+    void **bottom = stack->top + 1, **place = stack->top + wanted;
     unsigned count = 0;
     do
-        count += word_take(e, wanted - count, &slots);
+        count += word_take(e, wanted - count, &place);
     while (count < wanted && slab_advance(e, c));
+    if (count < wanted) {
+        memmove(bottom, place + 1, count * sizeof *bottom);
+        for (unsigned i = count; i < wanted; i++)
+            vmki_tools_forget(bottom + i);
+    }
+    stack->top += count;
     return count;
 }
 
@@ -444,19 +464,11 @@ static void stack_begin(vmk_cache *cache, unsigned size_class)
     VMKI_DCHECK(cache->slots_used <= VMKI_STACKS);
 }
 
-/* What is to be allocated first lies on top. */
-static void stack_fill(vmki_stack *stack, void *const *slots, unsigned count)
-{
-    while (count > 0)
-        *++stack->top = slots[--count];
-}
-
 /* To have memory made the program may be asked, which may free objects: then the stack is not empty any more. */
 vmk_status vmki_cache_refill(vmk_cache *cache, unsigned size_class)
 {
     vmki_source *e = &cache->source[size_class];
     vmki_stack *stack = &cache->stack[size_class];
-    void *slots[VMKI_STACK_MOST];
     if (stack->last == &cache->nothing)
         stack_begin(cache, size_class);
     stack->last = stack->top + vmki_classes[size_class].depth;
@@ -464,11 +476,9 @@ vmk_status vmki_cache_refill(vmk_cache *cache, unsigned size_class)
     unsigned wanted = (unsigned)(stack->last - stack->top + 1) / 2;
     while (*stack->top == NULL) {
         if (e->slab != NULL) {
-            unsigned count = slab_take(e, &vmki_classes[size_class], wanted, slots);
-            stack->last = stack->top + vmki_classes[size_class].depth; /* that may have come to an overflow, too */
+            stack->last = stack->top + vmki_classes[size_class].depth; /* there may have been an overflow since */
             e->overflows = 0;
-            stack_fill(stack, slots, count);
-            if (count == 0)
+            if (slab_take(e, &vmki_classes[size_class], wanted, stack) == 0)
                 slab_leave(cache, e);
             continue;
         }
@@ -491,17 +501,26 @@ static void stack_return(vmk_cache *cache, unsigned size_class)
 {
     vmki_stack *stack = &cache->stack[size_class];
     for (; *stack->top != NULL; vmki_tools_forget(stack->top--))
-        vmki_slab_put(cache, *stack->top);
+        slab_put(cache, *stack->top);
 }
 
+/* So many went past a full stack that the program is doing away with what it has: the rest shall not wait here either.
+ */
+static VMKI_COLD void stack_give_up(vmk_cache *cache, vmki_stack *stack, const void *slot)
+{
+    vmki_slab_put(cache, slot);
+    stack_return(cache, (unsigned)(stack - cache->stack));
+    stack->last = stack->top;
+}
+
+/* No call but at its ends: where much is freed at once, this is the way of all. */
 void vmki_stack_overflow(vmk_cache *cache, vmki_stack *stack, const void *slot)
 {
     unsigned size_class = (unsigned)(stack - cache->stack);
-    vmki_slab_put(cache, slot);
-    if (++cache->source[size_class].overflows == vmki_classes[size_class].depth) {
-        stack_return(cache, size_class);
-        stack->last = stack->top;
-    }
+    if (VMKI_UNLIKELY(++cache->source[size_class].overflows == vmki_classes[size_class].depth))
+        stack_give_up(cache, stack, slot);
+    else
+        slab_put(cache, slot);
 }
 
 /* And the current slab is current no more. */
