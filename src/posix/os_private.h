@@ -373,8 +373,8 @@ vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
  * put before every path, also before those of mounts: "" for the real ones. */
 void vmki_posix_limits_under(const char *prefix, vmk_limits *limits);
 
-/* os_limits.c: is the limit on this process's address space too low for so many bytes more? False where that is unknown.
- * Leaves errno as it was. */
+/* os_limits.c: is the limit on this process's address space too low for so many bytes more? False where that is
+ * unknown. Leaves errno as it was. */
 bool vmki_posix_address_space_exhausted(size_t size);
 
 /* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was.

@@ -21,8 +21,8 @@
 
 enum { SLACK_DIVISOR = 8 }; /* what grows is given so much more than it wants: it will grow again */
 
-/* Above this an object has a guard in every heap. Below, it would cost more than its two system calls: what of the object
- * shares a huge page with the guard is not in a huge page any more (from 1 MiB on: 1.5 times the time of growing
+/* Above this an object has a guard in every heap. Below, it would cost more than its two system calls: what of the
+ * object shares a huge page with the guard is not in a huge page any more (from 1 MiB on: 1.5 times the time of growing
  * vectors). */
 #define GUARD_MIN ((size_t)4 << 20)
 
