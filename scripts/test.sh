@@ -116,19 +116,30 @@ run_tests() {
     aslr=
     # The shadow of older ThreadSanitizers doesn't bear the randomness of newer kernels.
     if [ "$target" = tsan ] && setarch -R true 2>/dev/null; then aslr="setarch -R"; fi
-    status=0
+    log=$top/build/$target/ctest.log
     # shellcheck disable=SC2086 # words on purpose
-    $aslr env $rounds ctest --preset "$target" $only -j "$(nproc)" --output-junit "$report" || status=$?
+    {
+        status=0
+        $aslr env $rounds ctest --preset "$target" $only -j "$(nproc)" --output-junit "$report" || status=$?
+        echo "$status" >"$log.status"
+    } | tee "$log"
+    status=$(cat "$log.status")
     all=$(grep -c '<testcase ' "$report") || all=0
     passed=$(grep -c '<testcase .*status="run"' "$report") || passed=0
     failed=$((all - passed))
-    if [ $status != 0 ] && [ $failed = 0 ]; then failed=1; fi
+    if [ "$status" != 0 ] && [ $failed = 0 ]; then failed=1; fi
     if [ "$all" = 0 ]; then failed=1; fi
+}
+
+# What failed tests said, once more: in a long log, of which one may be shown the end, they are hard to find.
+failures() {
+    awk '/\*\*\*/ { left = 40 } /^ +Start |^ *[0-9]+\/[0-9]+ Test .*Passed/ { left = 0 } left-- > 0' "$top/build/$target/ctest.log"
 }
 
 passed_sum=0
 failed_sum=0
 summary=
+failures=
 for target; do
     passed=0
     failed=1
@@ -152,11 +163,17 @@ for target; do
     fi
     if step configure cmake --preset "$target" -DVMKIT_EMULATED=$emulation && step build cmake --build --preset "$target"; then
         run_tests
+        if [ $failed != 0 ]; then
+            failures="$failures
+$target:
+$(failures)
+"
+        fi
     fi
     summary="$summary$(printf '%-8s %4d passed, %d failed%s' "$target" "$passed" "$failed" "$note")
 "
     passed_sum=$((passed_sum + passed))
     failed_sum=$((failed_sum + failed))
 done
-printf '\n%s%d passed, %d failed\n' "$summary" $passed_sum $failed_sum
+printf '%s\n%s%d passed, %d failed\n' "$failures" "$summary" $passed_sum $failed_sum
 [ $failed_sum = 0 ] && [ $passed_sum -gt 0 ]
