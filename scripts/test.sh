@@ -67,16 +67,17 @@ if wanted clang || wanted asan || wanted tsan; then
     apt_need "$(compiles clang clang++)" clang
 fi
 hint=
-apt_install || hint=" What could not be installed, see above, may be the reason."
+install_missing() { apt_install || hint=" What could not be installed, see above, may be the reason."; }
+install_missing
 if wanted linux64; then # named after the version of the system's own Python
     version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=3
     apt_need "/usr/bin/python3 -c 'import test.test_dict, test.test_threading'" "libpython$version-testsuite"
-    apt_install || hint=" What could not be installed, see above, may be the reason."
+    install_missing
 fi
 if wanted asan || wanted tsan; then # a package of its own in some releases, named after clang's version
     apt_need "$(compiles 'clang -fsanitize=thread' 'clang++ -fsanitize=address')" \
         "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev"
-    apt_install || hint=" What could not be installed, see above, may be the reason."
+    install_missing
 fi
 cmake_check
 # If one of these fails, it has said why; the targets that can't do without fail then.
@@ -139,7 +140,7 @@ failures() {
 passed_sum=0
 failed_sum=0
 summary=
-failures=
+said=
 for target; do
     passed=0
     failed=1
@@ -164,7 +165,7 @@ for target; do
     if step configure cmake --preset "$target" -DVMKIT_EMULATED=$emulation && step build cmake --build --preset "$target"; then
         run_tests
         if [ $failed != 0 ]; then
-            failures="$failures
+            said="$said
 $target:
 $(failures)
 "
@@ -175,5 +176,5 @@ $(failures)
     passed_sum=$((passed_sum + passed))
     failed_sum=$((failed_sum + failed))
 done
-printf '%s\n%s%d passed, %d failed\n' "$failures" "$summary" $passed_sum $failed_sum
+printf '%s\n%s%d passed, %d failed\n' "$said" "$summary" $passed_sum $failed_sum
 [ $failed_sum = 0 ] && [ $passed_sum -gt 0 ]

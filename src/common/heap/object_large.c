@@ -6,6 +6,9 @@
  *
  * Such a reservation begins with a page that holds its region, the object behind it, and then a guard. That an address
  * is one of these is known from a set of ranges, which is asked for what lies outside the window.
+ *
+ * Spans, those of slabs too, end in a guard in hardened heaps, and above GUARD_MIN in all: whether one has it follows
+ * from its size alone.
  */
 #include "common/heap/object.h"
 
