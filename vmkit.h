@@ -167,7 +167,10 @@ enum {
     VMK_CAP_DISCARD_PROMPT = 1u << 4,  /* discarded memory leaves the process at once, not under pressure only */
     VMK_CAP_DISCARD_ZERO = 1u << 5,    /* discarded memory reads as zero, as it happens: not a promise */
     VMK_CAP_HUGE_ADVICE = 1u << 6,     /* vmk_advise can ask for huge pages */
-    VMK_CAP_FORK = 1u << 7             /* processes fork here */
+    VMK_CAP_FORK = 1u << 7,            /* processes fork here */
+    VMK_CAP_GUARDS = 1u << 8,          /* guards take no mappings: vmk_guard_set */
+    VMK_CAP_PREFAULT = 1u << 9,        /* vmk_prefault is one call of the system, not a touch of each page */
+    VMK_CAP_RESIDENCY = 1u << 10       /* vmk_residency can tell */
 };
 
 #define VMK_MAX_HUGE_SIZES 4
@@ -183,6 +186,7 @@ typedef struct vmk_caps {
     uint64_t max_mappings;                 /* mappings that one process may have; 0: no such limit, or unknown */
     vmk_overcommit overcommit;
     unsigned features; /* VMK_CAP_... */
+    unsigned advice;   /* 1u << VMK_ADVICE_...: what vmk_advise can ask for */
 } vmk_caps;
 
 /* What was found by probing this system, once, at the first call (some forty system calls; later calls cost a load).
@@ -222,6 +226,8 @@ typedef struct vmk_region {
     size_t guard_size;   /* bytes past them that are never committed */
     size_t committed;    /* bytes committed now; exact while no other thread works on the region */
     const char *name;    /* as it was asked for */
+    size_t guards;       /* calls that have set guards */
+    size_t guards_held;  /* of them by protection */
     struct vmki_extent *extents;
     uintptr_t seal;
 } vmk_region;
@@ -300,15 +306,65 @@ typedef enum vmk_access { VMK_ACCESS_NONE, VMK_ACCESS_READ, VMK_ACCESS_READ_WRIT
  * VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system can't split its mapping. Cost: one system call. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access);
 
+/* Of contents nothing changes by any of these but WIPE_ON_FORK, in the child. */
 typedef enum vmk_advice {
-    VMK_ADVICE_HUGE,   /* back the range with huge pages where possible, now and when committed later */
-    VMK_ADVICE_NO_HUGE /* never do so: on Linux, one-way for all practical purposes */
+    VMK_ADVICE_HUGE,         /* back the range with huge pages where possible, now and when committed later */
+    VMK_ADVICE_NO_HUGE,      /* never do so: on Linux, one-way for all practical purposes */
+    VMK_ADVICE_COLLAPSE,     /* put what is there into huge pages now, at the cost of copying it (Linux 6.1) */
+    VMK_ADVICE_COLD,         /* not to be used soon: the first to go when memory is short (Linux 5.4) */
+    VMK_ADVICE_PAGE_OUT,     /* write it to swap now, where there is some (Linux 5.4) */
+    VMK_ADVICE_NO_DUMP,      /* leave it out of core dumps; and in again */
+    VMK_ADVICE_DUMP,         /* */
+    VMK_ADVICE_NO_FORK,      /* a child has nothing there, and must not touch it; and has it again */
+    VMK_ADVICE_FORK,         /* */
+    VMK_ADVICE_WIPE_ON_FORK, /* a child finds zeroes there (Linux 4.14; OpenBSD); and the contents again */
+    VMK_ADVICE_KEEP_ON_FORK, /* */
+    VMK_ADVICES
 } vmk_advice;
 
 /* Advise on a range, committed or not. Each advised range may become a mapping of its own, so advise whole regions.
- * VMK_ERR_ARGUMENT: as for vmk_commit, or no such advice. VMK_ERR_UNSUPPORTED: the system has no such advice (without
- * VMK_CAP_HUGE_ADVICE always). VMK_ERR_MAPPINGS. Cost: one system call. */
+ * Advice stays with the pages, also when they are committed later; a decommit may lose it. Which kinds this system has
+ * is in vmk_caps.advice; a system that takes an advice may still do nothing about it.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or no such advice. VMK_ERR_UNSUPPORTED: the system has no such advice, or not
+ * for this range (COLLAPSE where no whole huge page fits in). VMK_ERR_COMMIT: no huge page to be had (COLLAPSE).
+ * VMK_ERR_MAPPINGS. Cost: one system call. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_advise(vmk_region *region, size_t offset, size_t size, vmk_advice advice);
+
+/* --- guards, prefault, residency -------------------------------------------------------------------------------- */
+
+/* Make committed pages guards: their contents are lost, and whoever touches them faults, in a child of a fork too. They
+ * stay committed, and charged; those by protection (see below) keep their memory. Guards that are there already stay
+ * so.
+ *
+ * With VMK_CAP_GUARDS (Linux 6.13, MADV_GUARD_INSTALL) they are marks in the page table and there may be any number,
+ * anywhere. Elsewhere they are protected pages, two mappings more each; then vmkit stops at as many as take a quarter
+ * of the mappings that a process may have, so that the rest of the program goes on. A decommit ends the guards in its
+ * range (those by protection count as there until vmk_guard_clear or the end of the region). vmk_protect must not be
+ * used on them.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or some page of the range is not committed. VMK_ERR_MAPPINGS: as said, or the
+ * system's limit. Nothing has changed then. Size 0 does nothing. Cost: one system call. From any thread. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_guard_set(vmk_region *region, size_t offset, size_t size);
+
+/* Make guards memory again, to be read and written; each page is zero, or what it was. Pages that are none stay as they
+ * are if they can be written. VMK_ERR_ARGUMENT: as for vmk_guard_set. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system
+ * refuses; guards are as before. Size 0 does nothing. Cost: one system call. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_guard_clear(vmk_region *region, size_t offset, size_t size);
+
+/* Have memory behind all pages of the range now, as if each had been written, so that the first use of none faults.
+ * Contents stay; other threads may use the pages meanwhile. They must be committed, readable and writable, and no
+ * guards. The system may take pages away again when memory is short.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or some page is not committed (or, where the system can tell, not writable).
+ * VMK_ERR_COMMIT: there is no memory; some pages may have some. Size 0 does nothing.
+ * Cost: with VMK_CAP_PREFAULT one system call, else a fault for each page. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_prefault(vmk_region *region, size_t offset, size_t size);
+
+/* Which pages of the range are in memory at this moment? *resident: bytes in all. pages[i], unless `pages` is NULL: 1
+ * or 0 for the i-th page. Reserved pages never are. In the next moment it may be otherwise. On failure neither has
+ * sensible contents.
+ * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: without VMK_CAP_RESIDENCY. Size 0: 0 bytes.
+ * Cost: a system call for every 1024 pages. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size,
+                                                unsigned char *pages, size_t *resident);
 
 typedef enum vmk_state { VMK_STATE_RESERVED, VMK_STATE_COMMITTED } vmk_state;
 

@@ -276,7 +276,7 @@ START_TEST(wrong_ranges_are_refused_by_what_takes)
     ck_assert_int_eq(vmk_protect(&region, 0, 2 * page, VMK_ACCESS_READ), VMK_ERR_ARGUMENT); /* not all of it */
     ck_assert_int_eq(vmk_protect(&region, 0, page, (vmk_access)3), VMK_ERR_ARGUMENT);
     ck_assert_int_eq(vmk_protect(&region, 0, page, (vmk_access)-1), VMK_ERR_ARGUMENT);
-    ck_assert_int_eq(vmk_advise(&region, 0, page, (vmk_advice)2), VMK_ERR_ARGUMENT);
+    ck_assert_int_eq(vmk_advise(&region, 0, page, VMK_ADVICES), VMK_ERR_ARGUMENT);
     ck_assert_uint_eq(region.committed, page);
     vmk_release(&region);
 }

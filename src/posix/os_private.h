@@ -162,17 +162,58 @@ static inline void vmki_posix_name(void *base, size_t size, const char *name)
 #define VMKI_POSIX_NO_HUGE VMKI_POSIX_NO_ADVICE
 #endif
 
-/* Is this page in memory? mincore's last parameter is of two types among systems; a void * suits both. False also where
- * the system can't tell. */
-static inline bool vmki_posix_resident(void *page, size_t page_size)
+/* Numbers of the kernel's own: headers of C libraries have them since later, and say nothing of the kernel that runs.
+ * Guards in the page table came with Linux 6.13, POPULATE_WRITE with 5.14, COLLAPSE with 6.1, COLD and PAGEOUT with
+ * 5.4. */
+#if defined(__linux__)
+#define VMKI_POSIX_GUARD_INSTALL 102
+#define VMKI_POSIX_GUARD_REMOVE 103
+#define VMKI_POSIX_POPULATE 23
+#define VMKI_POSIX_COLLAPSE 25
+#define VMKI_POSIX_COLD 20
+#define VMKI_POSIX_PAGE_OUT 21
+#define VMKI_POSIX_NO_DUMP 16
+#define VMKI_POSIX_DUMP 17
+#define VMKI_POSIX_NO_FORK 10
+#define VMKI_POSIX_FORK 11
+#define VMKI_POSIX_WIPE_ON_FORK 18
+#define VMKI_POSIX_KEEP_ON_FORK 19
+#else
+#define VMKI_POSIX_GUARD_INSTALL VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_GUARD_REMOVE VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_POPULATE VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_COLLAPSE VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_COLD VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_PAGE_OUT VMKI_POSIX_NO_ADVICE
+#if defined(MADV_NOCORE) && defined(MADV_CORE) /* FreeBSD */
+#define VMKI_POSIX_NO_DUMP MADV_NOCORE
+#define VMKI_POSIX_DUMP MADV_CORE
+#else
+#define VMKI_POSIX_NO_DUMP VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_DUMP VMKI_POSIX_NO_ADVICE
+#endif
+#define VMKI_POSIX_NO_FORK VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_FORK VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_WIPE_ON_FORK VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_KEEP_ON_FORK VMKI_POSIX_NO_ADVICE
+#endif
+
+/* Which pages are in memory, in bit 0 of a byte each? mincore's first and last parameter are of different types among
+ * systems; these suit all. False also where the system can't tell. */
+static inline bool vmki_posix_mincore(const void *base, size_t size, unsigned char *pages)
 {
 #if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
-    unsigned char answer = 0;
-    return mincore(page, page_size, (void *)&answer) == 0 && (answer & 1) != 0;
+    return mincore((void *)(uintptr_t)base, size, (void *)pages) == 0;
 #else
-    (void)page, (void)page_size;
+    (void)base, (void)size, (void)pages;
     return false;
 #endif
+}
+
+static inline bool vmki_posix_resident(const void *page, size_t page_size)
+{
+    unsigned char answer = 0;
+    return vmki_posix_mincore(page, page_size, &answer) && (answer & 1) != 0;
 }
 
 /* --- the limits ------------------------------------------------------------------------------------------------- */
@@ -361,6 +402,15 @@ bool vmki_posix_noreplace_works(void);
 /* os_vm.c: reserve at this address, replacing nothing. False, with EEXIST, where something is there or (if the above
  * does not work) where the system would rather have it elsewhere; or with the system's reason. */
 bool vmki_posix_map_exact(uintptr_t where, size_t size);
+
+/* os_vm.c: does the system know such an advice? It need not suit any pages. */
+bool vmki_posix_advice_known(vmk_advice advice);
+
+/* os_service.c: its part of the record of capabilities; and have it do without guards in the page table, without
+ * prefault by one call: for tests of what is done instead. */
+void vmki_posix_probe_services(vmk_caps *caps);
+void vmki_posix_guards_forbid(bool forbidden);
+void vmki_posix_prefault_forbid(bool forbidden);
 
 /* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
  * number that is all of it. */

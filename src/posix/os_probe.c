@@ -128,8 +128,6 @@ static unsigned try_page(size_t page_size)
         return 0;
     if (vmki_os_commit(page, page_size) == VMK_OK)
         features |= try_discard(page, page_size);
-    if (vmki_os_advise(page, page_size, VMK_ADVICE_HUGE) == VMK_OK)
-        features |= VMK_CAP_HUGE_ADVICE;
     vmki_os_release(page, page_size);
     return features;
 }
@@ -222,5 +220,6 @@ void vmki_os_probe(vmk_caps *caps)
     caps->huge_page_size = transparent_size();
     probe_explicit_sizes(caps->huge_sizes);
     probe_features(caps);
+    vmki_posix_probe_services(caps);
     probe_addresses(caps);
 }

@@ -354,9 +354,31 @@ vmk_status vmki_os_protect(void *base, size_t size, vmk_access access)
     return mprotect(base, size, protection) == 0 ? VMK_OK : status_of_error(VMK_ERR_COMMIT);
 }
 
+static const int advices[VMK_ADVICES] = {
+    [VMK_ADVICE_HUGE] = VMKI_POSIX_HUGE,
+    [VMK_ADVICE_NO_HUGE] = VMKI_POSIX_NO_HUGE,
+    [VMK_ADVICE_COLLAPSE] = VMKI_POSIX_COLLAPSE,
+    [VMK_ADVICE_COLD] = VMKI_POSIX_COLD,
+    [VMK_ADVICE_PAGE_OUT] = VMKI_POSIX_PAGE_OUT,
+    [VMK_ADVICE_NO_DUMP] = VMKI_POSIX_NO_DUMP,
+    [VMK_ADVICE_DUMP] = VMKI_POSIX_DUMP,
+    [VMK_ADVICE_NO_FORK] = VMKI_POSIX_NO_FORK,
+    [VMK_ADVICE_FORK] = VMKI_POSIX_FORK,
+    [VMK_ADVICE_WIPE_ON_FORK] = VMKI_POSIX_WIPE_ON_FORK,
+    [VMK_ADVICE_KEEP_ON_FORK] = VMKI_POSIX_KEEP_ON_FORK,
+};
+
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
 {
-    return advise(base, size, advice == VMK_ADVICE_HUGE ? VMKI_POSIX_HUGE : VMKI_POSIX_NO_HUGE);
+    return advise(base, size, advices[advice]);
+}
+
+/* Of no bytes: Linux looks at the advice first, and then has nothing to do. */
+bool vmki_posix_advice_known(vmk_advice advice)
+{
+    size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    return advices[advice] != VMKI_POSIX_NO_ADVICE &&
+           madvise((void *)vmki_floor((uintptr_t)&advices, page_size), 0, advices[advice]) == 0;
 }
 
 void vmki_os_name(void *base, size_t size, const char *name)

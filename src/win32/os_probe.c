@@ -144,30 +144,20 @@ static void probe_charge(vmk_caps *caps)
     vmki_os_release(base, size);
 }
 
-/* How many of the pages are in the working set. */
-static unsigned count_resident(unsigned char *base, size_t page, unsigned count)
-{
-    unsigned resident = 0;
-    for (unsigned i = 0; i < count; i++) {
-        PSAPI_WORKING_SET_EX_INFORMATION info = {.VirtualAddress = base + i * page};
-        if (QueryWorkingSetEx(GetCurrentProcess(), &info, sizeof(info)) && info.VirtualAttributes.Valid)
-            resident++;
-    }
-    return resident;
-}
-
 static void probe_discard(vmk_caps *caps)
 {
-    enum { PAGES = 4 };
+    enum { PAGES = 4, ALL = 0x01010101 };
+    uint32_t before = 0, after = ALL;
     size_t size = PAGES * caps->page_size;
     unsigned char *base = probe_reserve(caps, size);
     if (base == NULL)
         return;
     if (vmki_os_commit(base, size) == VMK_OK) {
         memset(base, 0xA5, size);
-        unsigned before = count_resident(base, caps->page_size, PAGES);
+        if (vmki_os_residency(base, size, (unsigned char *)&before) == VMK_OK && before == ALL)
+            caps->features |= VMK_CAP_RESIDENCY;
         if (vmki_os_discard(base, size) == VMK_OK) {
-            if (before == PAGES && count_resident(base, caps->page_size, PAGES) == 0)
+            if (before == ALL && vmki_os_residency(base, size, (unsigned char *)&after) == VMK_OK && after == 0)
                 caps->features |= VMK_CAP_DISCARD_PROMPT;
             size_t zeroes = 0;
             while (zeroes < size && base[zeroes] == 0)

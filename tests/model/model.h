@@ -21,7 +21,9 @@ typedef struct model_rules {
     size_t max_mappings;   /* runs of pages in equal state that there may be; 0: no limit */
     bool junk_on_discard;  /* discarded memory becomes junk at once, as it may anywhere; else it stays */
     vmk_limits limits;     /* what vmki_os_limits tells; 0 in a field: VMK_UNLIMITED */
-    size_t huge_page_size; /* 0: no huge pages, and advice is unsupported */
+    size_t huge_page_size; /* 0: no huge pages, and advice on them is unsupported */
+    unsigned advice;       /* 1u << VMK_ADVICE_...: other advice that there is */
+    bool guards;           /* marks in the page table */
 } model_rules;
 
 #define MODEL_MAX_ADDRESS_SPACE ((size_t)3 << 27)
@@ -36,6 +38,8 @@ typedef enum model_call {
     MODEL_PROTECT,
     MODEL_ADVISE,
     MODEL_NAME,
+    MODEL_GUARD_SET,
+    MODEL_GUARD_CLEAR,
     MODEL_CALLS
 } model_call;
 
@@ -79,7 +83,8 @@ const char *model_name_of(const void *address);
 size_t model_records(const model_record **records);
 
 /* Violations of the contract so far: unaligned or empty ranges, ranges outside one reservation, discard or protect of
- * pages that are not committed, writes to memory that was not committed. NULL: none; else the first, in words. */
+ * pages that are not committed, writes to memory that was not committed or is a guard, commits of pages that are still
+ * marked as guards. NULL: none; else the first, in words. */
 const char *model_violation(void);
 
 #endif

@@ -44,6 +44,7 @@ typedef struct page {
     uint8_t state;  /* model_state */
     bool stale;     /* holds the pattern; if not, and not committed, it is zero */
     bool huge;      /* advised so */
+    bool guard;     /* marked as one: holds the pattern, whatever its state */
     const char *name;
 } page;
 
@@ -59,8 +60,8 @@ static unsigned char pattern[MODEL_MAX_PAGE];
 static unsigned char zeroes[MODEL_MAX_PAGE];
 static uint32_t serial;
 
-static const char *const call_names[MODEL_CALLS] = {"reserve", "release", "commit", "decommit", "discard",
-                                                    "reuse",   "protect", "advise", "name"};
+static const char *const call_names[MODEL_CALLS] = {"reserve", "release", "commit", "decommit",  "discard",    "reuse",
+                                                    "protect", "advise",  "name",   "guard_set", "guard_clear"};
 
 void model_pages_init(void)
 {
@@ -334,8 +335,10 @@ static void clear_out(span s)
         for (; i < limit && !is_committed(&before[i]); i++)
             continue;
         check_reserved_run(run, i);
-        for (; i < limit && is_committed(&before[i]); i++)
+        for (; i < limit && is_committed(&before[i]); i++) {
+            pages[i].guard = false;
             make_stale(i);
+        }
     }
 }
 
@@ -374,9 +377,12 @@ static vmk_status commit_span(span s)
     if (!change(s, MODEL_COMMITTED, pages[s.first].owner, true))
         return VMK_ERR_MAPPINGS;
     unpoison(s);
-    for (size_t i = s.first; i < s.first + s.count; i++)
+    for (size_t i = s.first; i < s.first + s.count; i++) {
+        if (pages[i].guard && !is_committed(&before[i]))
+            model_violate("commit", "a page is still marked as a guard", i * model.page_size);
         if (!is_committed(&before[i]))
             make_zero(MODEL_COMMIT, i);
+    }
     return VMK_OK;
 }
 
@@ -483,8 +489,10 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
     span s;
     vmk_status status = VMK_ERR_ARGUMENT;
     if (check_span(MODEL_ADVISE, base, size, &s) && !model_planned(&status)) {
-        status = model.rules.huge_page_size != 0 ? VMK_OK : VMK_ERR_UNSUPPORTED;
-        if (status == VMK_OK)
+        bool of_huge_pages = advice <= VMK_ADVICE_NO_HUGE;
+        bool able = of_huge_pages ? model.rules.huge_page_size != 0 : (model.rules.advice & 1u << advice) != 0;
+        status = able ? VMK_OK : VMK_ERR_UNSUPPORTED;
+        if (able && of_huge_pages)
             advise_span(s, advice == VMK_ADVICE_HUGE);
     }
     model_note(MODEL_ADVISE, offset_of(base), size, status);
@@ -514,6 +522,69 @@ const char *model_name_of(const void *address)
     const char *name = index < model.pages ? pages[index].name : NULL;
     model_unlock();
     return name;
+}
+
+/* --- services --------------------------------------------------------------------------------------------------- */
+
+vmk_status vmki_os_guard_set(void *base, size_t size)
+{
+    model_lock();
+    span s;
+    vmk_status status = VMK_ERR_ARGUMENT;
+    if (check_committed_span(MODEL_GUARD_SET, base, size, false, &s)) {
+        status = model.rules.guards ? VMK_OK : VMK_ERR_UNSUPPORTED;
+        unpoison(s);
+        for (size_t i = s.first; i < s.first + s.count && status == VMK_OK; i++) {
+            if (pages[i].guard)
+                check_untouched(MODEL_GUARD_SET, i);
+            pages[i].guard = true;
+            make_stale(i);
+        }
+        if (status == VMK_OK)
+            poison(s);
+    }
+    model_note(MODEL_GUARD_SET, offset_of(base), size, status);
+    model_unlock();
+    return status;
+}
+
+void vmki_os_guard_clear(void *base, size_t size)
+{
+    model_lock();
+    span s;
+    bool sound = check_span(MODEL_GUARD_CLEAR, base, size, &s);
+    for (size_t i = s.first; sound && i < s.first + s.count; i++) {
+        if (!pages[i].guard)
+            continue;
+        unpoison((span){i, 1});
+        pages[i].guard = false;
+        if (is_committed(&pages[i]))
+            make_zero(MODEL_GUARD_CLEAR, i);
+        else
+            poison((span){i, 1});
+    }
+    model_note(MODEL_GUARD_CLEAR, offset_of(base), size, sound ? VMK_OK : VMK_ERR_ARGUMENT);
+    model_unlock();
+}
+
+/* Whoever wants it touches the pages. */
+vmk_status vmki_os_prefault(void *base, size_t size)
+{
+    (void)base;
+    (void)size;
+    return VMK_ERR_UNSUPPORTED;
+}
+
+/* What is committed is there. */
+vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *resident)
+{
+    model_lock();
+    span s;
+    bool sound = find_span(base, size, &s);
+    for (size_t i = 0; sound && i < s.count; i++)
+        resident[i] = is_committed(&pages[s.first + i]) && !pages[s.first + i].guard;
+    model_unlock();
+    return sound ? VMK_OK : VMK_ERR_ARGUMENT;
 }
 
 /* --- foreign mappings ------------------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * The contract with the operating system: all that vmkit ever asks of one. src/posix and src/win32 fulfil it with the
- * same file names; tests/model fulfils the first half (memory, facts) in simulation. Which one stands behind the
- * library is decided when it is linked. tests/test_os.c is this contract as a test; docs/porting.md says how to write
- * another.
+ * same file names; tests/model fulfils the first half (facts, memory, services) in simulation. Which one stands behind
+ * the library is decided when it is linked. tests/test_os.c is this contract as a test; docs/porting.md says how to
+ * write another.
  *
  * Duties of every implementation
  *   - Addresses and sizes arrive checked: base and size are multiples of the page size, size is not 0, the range lies
@@ -86,6 +86,20 @@ void vmki_os_name(void *base, size_t size, const char *name);
 
 /* Any pages of a reservation. */
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice);
+
+/* --- services: os_service.c ------------------------------------------------------------------------------------- */
+
+/* Committed pages: mark them in the page table as guards, which fault and take no mapping; contents go. Unlike a
+ * protection the marks survive everything but guard_clear and release, and may be cleared of any pages.
+ * VMK_ERR_UNSUPPORTED: there are no such marks. */
+vmk_status vmki_os_guard_set(void *base, size_t size);
+void vmki_os_guard_clear(void *base, size_t size);
+
+/* Committed, writable pages: have memory behind each, contents as they are. VMK_ERR_UNSUPPORTED: not by one call. */
+vmk_status vmki_os_prefault(void *base, size_t size);
+
+/* pages[i] = 1 if the i-th page is in memory, else 0. */
+vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *pages);
 
 /* --- the process: os_process.c ---------------------------------------------------------------------------------- */
 

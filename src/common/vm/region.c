@@ -53,25 +53,22 @@ void vmki_vm_unlock(void)
 
 /* --- arguments -------------------------------------------------------------------------------------------------- */
 
-static bool range_valid(const vmk_region *region, size_t offset, size_t size)
+bool vmki_region_has(const vmk_region *region, size_t offset, size_t size)
 {
     return vmki_is_aligned(offset | size, vmk_page_size()) && vmki_range_within(offset, size, region->size);
 }
 
-static void region_require_live(const vmk_region *region, const char *not_live, const char *released)
+void vmki_region_require(const vmk_region *region, const char *not_live, const char *released)
 {
     if (VMKI_LIKELY(region->seal == SEAL_LIVE))
         return;
     vmki_misuse(region->seal == SEAL_RELEASED ? released : not_live, region);
 }
 
-#define REQUIRE_LIVE(region, function)                                                                                 \
-    region_require_live(region, function ": not a region", function ": region was released before")
-
 #define REQUIRE_RANGE(region, offset, size, function)                                                                  \
     do {                                                                                                               \
-        REQUIRE_LIVE(region, function);                                                                                \
-        if (VMKI_UNLIKELY(!range_valid(region, offset, size)))                                                         \
+        VMKI_REQUIRE_LIVE(region, function);                                                                           \
+        if (VMKI_UNLIKELY(!vmki_region_has(region, offset, size)))                                                     \
             vmki_misuse(function ": range is misaligned or leaves the region",                                         \
                         (const void *)((uintptr_t)(region)->base + (offset)));                                         \
     } while (0)
@@ -160,12 +157,13 @@ vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_option
 
 void vmk_release(vmk_region *region)
 {
-    REQUIRE_LIVE(region, "vmk_release");
+    VMKI_REQUIRE_LIVE(region, "vmk_release");
     vmki_os_error before = vmki_os_error_get();
     vmki_vm_lock();
     stats.regions--;
     stats.reserved -= region->size + region->guard_size;
     stats.committed -= region->committed;
+    vmki_guards_forget(region);
     vmki_extents_clear(&region->extents);
     region->committed = 0;
     region->seal = SEAL_RELEASED;
@@ -201,6 +199,8 @@ static vmk_status pages_decommit(const vmk_region *region, uintptr_t base, size_
     vmk_status status = vmki_os_decommit((void *)base, size);
     if (status == VMK_OK && region->name != NULL)
         vmki_os_name((void *)base, size, region->name);
+    if (status == VMK_OK && VMKI_LOAD_RELAXED(&region->guards) != 0) /* they would outlast it, and the next commit */
+        vmki_os_guard_clear((void *)base, size);
     return status;
 }
 
@@ -312,8 +312,8 @@ vmk_status vmki_vm_move(vmk_region *region, size_t new_size)
 
 vmk_status vmk_commit(vmk_region *region, size_t offset, size_t size)
 {
-    REQUIRE_LIVE(region, "vmk_commit");
-    if (!range_valid(region, offset, size))
+    VMKI_REQUIRE_LIVE(region, "vmk_commit");
+    if (!vmki_region_has(region, offset, size))
         return VMK_ERR_ARGUMENT;
     vmki_os_error before = vmki_os_error_get();
     vmki_vm_lock();
@@ -381,8 +381,8 @@ void vmk_reuse(vmk_region *region, size_t offset, size_t size)
 
 vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access)
 {
-    REQUIRE_LIVE(region, "vmk_protect");
-    if (!range_valid(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
+    VMKI_REQUIRE_LIVE(region, "vmk_protect");
+    if (!vmki_region_has(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
         return VMK_ERR_ARGUMENT;
     if (size == 0)
         return VMK_OK;
@@ -398,8 +398,8 @@ vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_acces
 
 vmk_status vmk_advise(vmk_region *region, size_t offset, size_t size, vmk_advice advice)
 {
-    REQUIRE_LIVE(region, "vmk_advise");
-    if (!range_valid(region, offset, size) || (unsigned)advice > VMK_ADVICE_NO_HUGE)
+    VMKI_REQUIRE_LIVE(region, "vmk_advise");
+    if (!vmki_region_has(region, offset, size) || (unsigned)advice >= VMK_ADVICES)
         return VMK_ERR_ARGUMENT;
     if (size == 0)
         return VMK_OK;
@@ -437,7 +437,7 @@ size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size)
 vmk_state vmk_region_query(const vmk_region *region, size_t offset, size_t *run)
 {
     size_t length;
-    REQUIRE_LIVE(region, "vmk_region_query");
+    VMKI_REQUIRE_LIVE(region, "vmk_region_query");
     if (offset >= region->size)
         vmki_misuse("vmk_region_query: offset is outside the region", (const void *)((uintptr_t)region->base + offset));
     vmki_vm_lock();

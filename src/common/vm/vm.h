@@ -17,6 +17,14 @@
 void vmki_vm_lock(void);
 void vmki_vm_unlock(void);
 
+/* The arguments of every call on a region. Misuse unless it is live; both texts begin with the function's name. */
+void vmki_region_require(const vmk_region *region, const char *not_live, const char *released);
+#define VMKI_REQUIRE_LIVE(region, function)                                                                            \
+    vmki_region_require(region, function ": not a region", function ": region was released before")
+
+/* Whole pages inside it? */
+bool vmki_region_has(const vmk_region *region, size_t offset, size_t size);
+
 /* vmk_commit and vmk_decommit under the lock, for ranges known to be whole pages inside a live region. */
 vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size);
 vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
@@ -32,6 +40,9 @@ size_t vmki_vm_budget(size_t wanted, unsigned flags);
 /* Make a region that is committed as a whole larger or smaller, with its guard, by moving its pages to another place:
  * region->base changes. On failure all is as it was. VMK_ERR_UNSUPPORTED: the system can't. Under the lock. */
 vmk_status vmki_vm_move(vmk_region *region, size_t new_size);
+
+/* service.c: a region ends, with all guards in it. */
+void vmki_guards_forget(vmk_region *region);
 
 /* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the
  * lock or where nobody else uses the region. */
