@@ -362,7 +362,7 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_prefault(vmk_region *region, size_t offset
  * or 0 for the i-th page. Reserved pages never are. In the next moment it may be otherwise. On failure neither has
  * sensible contents.
  * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: without VMK_CAP_RESIDENCY. Size 0: 0 bytes.
- * Cost: a system call for every 1024 pages. */
+ * Cost: a system call for every committed run, and for every 1024 pages of it. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size,
                                                 unsigned char *pages, size_t *resident);
 

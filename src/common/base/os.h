@@ -98,7 +98,7 @@ void vmki_os_guard_clear(void *base, size_t size);
 /* Committed, writable pages: have memory behind each, contents as they are. VMK_ERR_UNSUPPORTED: not by one call. */
 vmk_status vmki_os_prefault(void *base, size_t size);
 
-/* pages[i] = 1 if the i-th page is in memory, else 0. */
+/* Committed pages: pages[i] = 1 if the i-th is in memory, else 0. */
 vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *pages);
 
 /* --- the process: os_process.c ---------------------------------------------------------------------------------- */

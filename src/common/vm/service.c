@@ -3,6 +3,8 @@
  * What a system can do with committed pages beside the usual: guards, prefault, residency. Each by the best that there
  * is, which os.h offers, and else by what every system has.
  */
+#include <string.h>
+
 #include "common/base/check.h"
 #include "common/vm/vm.h"
 
@@ -136,24 +138,46 @@ vmk_status vmk_prefault(vmk_region *region, size_t offset, size_t size)
 
 /* --- residency -------------------------------------------------------------------------------------------------- */
 
+enum { PAGES_AT_ONCE = 1024 };
+
+/* Of committed pages, so many: what the system says of each, and how many are there. */
+static vmk_status count_resident(const unsigned char *base, size_t count, unsigned char *pages, size_t *there)
+{
+    unsigned char some[PAGES_AT_ONCE];
+    size_t step;
+    for (size_t at = 0; at < count; at += step) {
+        step = vmki_min(count - at, PAGES_AT_ONCE);
+        unsigned char *into = pages != NULL ? pages + at : some;
+        vmk_status status = vmki_os_residency(base + at * vmk_page_size(), step * vmk_page_size(), into);
+        if (status != VMK_OK)
+            return status;
+        for (size_t i = 0; i < step; i++)
+            *there += into[i];
+    }
+    return VMK_OK;
+}
+
+/* The system is asked of committed pages alone: of the others it is known, and emulators know nothing of them. */
 vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size, unsigned char *pages, size_t *resident)
 {
-    unsigned char some[1024];
-    size_t page_size = vmk_page_size(), count = size / page_size, there = 0, step;
+    size_t there = 0, run;
     VMKI_REQUIRE_LIVE(region, "vmk_residency");
     if (!vmki_region_has(region, offset, size))
         return VMK_ERR_ARGUMENT;
     vmki_os_error before = vmki_os_error_get();
-    for (size_t at = 0; at < count; at += step) {
-        step = vmki_min(count - at, sizeof some);
-        unsigned char *into = pages != NULL ? pages + at : some;
-        vmk_status status = vmki_os_residency(region->base + offset + at * page_size, step * page_size, into);
-        if (status != VMK_OK)
-            return status;
-        for (size_t i = 0; i < step; i++)
-            there += into[i];
+    for (size_t at = 0; at < size; at += run) {
+        vmk_state state = vmk_region_query(region, offset + at, &run);
+        run = vmki_min(run, size - at);
+        unsigned char *into = pages != NULL ? pages + at / vmk_page_size() : NULL;
+        if (state == VMK_STATE_COMMITTED) {
+            vmk_status status = count_resident(region->base + offset + at, run / vmk_page_size(), into, &there);
+            if (status != VMK_OK)
+                return status;
+        } else if (into != NULL) {
+            memset(into, 0, run / vmk_page_size());
+        }
     }
-    *resident = there * page_size;
+    *resident = there * vmk_page_size();
     vmki_os_error_set(before);
     return VMK_OK;
 }
