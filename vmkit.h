@@ -10,6 +10,7 @@
  *   Part 3  table    the lazily committed table: a huge index space that costs what is used of it
  *   Part 4  heap     spans of pages, found again by any address in them
  *   Part 5  objects  memory of any size, on spans: allocate, reallocate, free
+ *   Part 6  services what else systems do with memory: guards, sharing, write-watch and more; of parts 1 and 2 alone
  *
  * Words used throughout
  *
@@ -168,9 +169,19 @@ enum {
     VMK_CAP_DISCARD_ZERO = 1u << 5,    /* discarded memory reads as zero, as it happens: not a promise */
     VMK_CAP_HUGE_ADVICE = 1u << 6,     /* vmk_advise can ask for huge pages */
     VMK_CAP_FORK = 1u << 7,            /* processes fork here */
-    VMK_CAP_GUARDS = 1u << 8,          /* guards take no mappings: vmk_guard_set */
-    VMK_CAP_PREFAULT = 1u << 9,        /* vmk_prefault is one call of the system, not a touch of each page */
-    VMK_CAP_RESIDENCY = 1u << 10       /* vmk_residency can tell */
+    /* Of part 6: */
+    VMK_CAP_GUARDS = 1u << 8,       /* guards take no mappings: vmk_guard_set */
+    VMK_CAP_PREFAULT = 1u << 9,     /* vmk_prefault is one call of the system, not a touch of each page */
+    VMK_CAP_RESIDENCY = 1u << 10,   /* vmk_residency can tell */
+    VMK_CAP_HUGE_REPORT = 1u << 11, /* vmk_huge_report can tell, of any range */
+    VMK_CAP_NODE = 1u << 12,        /* the machine has several NUMA nodes, and vmk_node_prefer has an effect */
+    VMK_CAP_BATCH = 1u << 13,       /* a batch of ranges is given back in one call of the system */
+    VMK_CAP_MEMORY = 1u << 14,      /* memory that can be mapped more than once: vmk_memory_init */
+    VMK_CAP_RING = 1u << 15,        /* a ring gets its place in a way that nobody can disturb; else by trying again */
+    VMK_CAP_SNAPSHOT = 1u << 16,    /* a snapshot shares its pages until they are written; else they are copied */
+    VMK_CAP_CODE = 1u << 17,        /* pages may become executable: VMK_CODE_FLIP */
+    VMK_CAP_CODE_TWICE = 1u << 18,  /* and be writable elsewhere at the same time: VMK_CODE_TWICE */
+    VMK_CAP_PRESSURE = 1u << 19     /* the system tells of a shortage by itself; else it is looked for */
 };
 
 #define VMK_MAX_HUGE_SIZES 4
@@ -187,6 +198,8 @@ typedef struct vmk_caps {
     vmk_overcommit overcommit;
     unsigned features; /* VMK_CAP_... */
     unsigned advice;   /* 1u << VMK_ADVICE_...: what vmk_advise can ask for */
+    unsigned watch;    /* 1u << VMK_WATCH_...: how writes can be watched, see part 6 */
+    unsigned nodes;    /* NUMA nodes with memory; 1 where there is no more, or where the system doesn't tell */
 } vmk_caps;
 
 /* What was found by probing this system, once, at the first call (some forty system calls; later calls cost a load).
@@ -225,6 +238,7 @@ typedef struct vmk_region {
     size_t size;         /* usable bytes: whole pages, the guard not counted */
     size_t guard_size;   /* bytes past them that are never committed */
     size_t committed;    /* bytes committed now; exact while no other thread works on the region */
+    size_t unit;         /* of commit: the page size, or that of its explicit huge pages */
     const char *name;    /* as it was asked for */
     size_t guards;       /* calls that have set guards */
     size_t guards_held;  /* of them by protection */
@@ -237,7 +251,9 @@ enum {
     VMK_RESERVE_EXACT = 1u << 0,
     /* The region will be used in few places far apart: with min_size, its size is held against the limits on address
      * space alone, not against those on memory. */
-    VMK_RESERVE_SPARSE = 1u << 1
+    VMK_RESERVE_SPARSE = 1u << 1,
+    /* Writes to the region will be watched by vmk_watch_start: Windows wants to know it now. */
+    VMK_RESERVE_WATCH = 1u << 2
 };
 
 /* How to place a reservation. All zero, or a NULL pointer, is: exactly `size`, anywhere, no guard. */
@@ -247,6 +263,8 @@ typedef struct vmk_reserve_options {
     size_t align;      /* a power of two; 0: the granularity */
     size_t guard_size; /* rounded up to pages: address space past the end that always faults */
     unsigned flags;    /* VMK_RESERVE_... */
+    unsigned node;     /* n + 1: memory near the processors of NUMA node n, where possible; 0: wherever it is */
+    size_t huge_size;  /* one of vmk_caps.huge_sizes: explicit huge pages of that size, see below; 0: none */
     const char *name;  /* what the system's list of the process's mappings shall call it; NULL: nothing. See below */
 } vmk_reserve_options;
 
@@ -262,11 +280,18 @@ typedef struct vmk_reserve_options {
  * system does not like it, there is none. It must stay readable until the release; guard and all, committed or not, the
  * region keeps it. What has other names is other mappings, which matters where their number is limited.
  *
+ * A region of explicit huge pages is made of those of one size, which the administrator has set apart (Linux: hugetlb)
+ * or allowed (Windows: the privilege to lock pages); they are never swapped or split. `size` and the guard are rounded
+ * up to them, and they are its unit: offsets and sizes of every call are multiples of it where else they are of the
+ * page. A commit gets the memory at once. On Windows the region comes committed as a whole, and stays so.
+ *
  * `region` is written only on success: it need not be initialised, and must not hold a live region.
  * VMK_ERR_ARGUMENT: size is 0, or overflows when rounded or with the guard; min_size > size; align is no power of two;
  *   EXACT without a hint, or with one that is not a multiple of align and granularity.
  * VMK_ERR_TAKEN: EXACT, and something else is there, or the system allows nothing there.
  * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: refused by the system, for lack of either.
+ * VMK_ERR_UNSUPPORTED: huge_size is none that the system has, or it isn't allowed to this process. VMK_ERR_COMMIT: on
+ *   Windows, there are not so many huge pages free.
  * Cost: one or two system calls where the first try succeeds, one more for a name. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_options *options);
 
@@ -319,6 +344,10 @@ typedef enum vmk_advice {
     VMK_ADVICE_FORK,         /* */
     VMK_ADVICE_WIPE_ON_FORK, /* a child finds zeroes there (Linux 4.14; OpenBSD); and the contents again */
     VMK_ADVICE_KEEP_ON_FORK, /* */
+    VMK_ADVICE_SEQUENTIAL,   /* will be used from one end to the other; */
+    VMK_ADVICE_RANDOM,       /* here and there; */
+    VMK_ADVICE_NORMAL,       /* neither: it matters for what is read from a file or from swap */
+    VMK_ADVICE_WILL_NEED,    /* fetch what is in a file or in swap now */
     VMK_ADVICES
 } vmk_advice;
 
@@ -330,41 +359,7 @@ typedef enum vmk_advice {
  * VMK_ERR_MAPPINGS. Cost: one system call. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_advise(vmk_region *region, size_t offset, size_t size, vmk_advice advice);
 
-/* --- guards, prefault, residency -------------------------------------------------------------------------------- */
-
-/* Make committed pages guards: their contents are lost, and whoever touches them faults, in a child of a fork too. They
- * stay committed, and charged; those by protection (see below) keep their memory. Guards that are there already stay
- * so.
- *
- * With VMK_CAP_GUARDS (Linux 6.13, MADV_GUARD_INSTALL) they are marks in the page table and there may be any number,
- * anywhere. Elsewhere they are protected pages, two mappings more each; then vmkit stops at as many as take a quarter
- * of the mappings that a process may have, so that the rest of the program goes on. A decommit ends the guards in its
- * range (those by protection count as there until vmk_guard_clear or the end of the region). vmk_protect must not be
- * used on them.
- * VMK_ERR_ARGUMENT: as for vmk_commit, or some page of the range is not committed. VMK_ERR_MAPPINGS: as said, or the
- * system's limit. Nothing has changed then. Size 0 does nothing. Cost: one system call. From any thread. */
-VMK_API VMK_MUST_CHECK vmk_status vmk_guard_set(vmk_region *region, size_t offset, size_t size);
-
-/* Make guards memory again, to be read and written; each page is zero, or what it was. Pages that are none stay as they
- * are if they can be written. VMK_ERR_ARGUMENT: as for vmk_guard_set. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system
- * refuses; guards are as before. Size 0 does nothing. Cost: one system call. */
-VMK_API VMK_MUST_CHECK vmk_status vmk_guard_clear(vmk_region *region, size_t offset, size_t size);
-
-/* Have memory behind all pages of the range now, as if each had been written, so that the first use of none faults.
- * Contents stay; other threads may use the pages meanwhile. They must be committed, readable and writable, and no
- * guards. The system may take pages away again when memory is short.
- * VMK_ERR_ARGUMENT: as for vmk_commit, or some page is not committed (or, where the system can tell, not writable).
- * VMK_ERR_COMMIT: there is no memory; some pages may have some. Size 0 does nothing.
- * Cost: with VMK_CAP_PREFAULT one system call, else a fault for each page. */
-VMK_API VMK_MUST_CHECK vmk_status vmk_prefault(vmk_region *region, size_t offset, size_t size);
-
-/* Which pages of the range are in memory at this moment? *resident: bytes in all. pages[i], unless `pages` is NULL: 1
- * or 0 for the i-th page. Reserved pages never are. In the next moment it may be otherwise. On failure neither has
- * sensible contents.
- * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: without VMK_CAP_RESIDENCY. Size 0: 0 bytes.
- * Cost: a system call for every committed run, and for every 1024 pages of it. */
-VMK_API VMK_MUST_CHECK vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size,
-                                                unsigned char *pages, size_t *resident);
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
 typedef enum vmk_state { VMK_STATE_RESERVED, VMK_STATE_COMMITTED } vmk_state;
 
@@ -1064,6 +1059,418 @@ VMK_API void vmk_object_stats_now(vmk_heap *heap, const vmk_cache *cache, vmk_ob
  * it must not call the heap but for look-ups. Exact if no other thread uses the heap meanwhile. */
 typedef bool vmk_object_visitor(void *context, void *object, size_t usable_size);
 VMK_API void vmk_object_walk(vmk_heap *heap, vmk_object_visitor *visit, void *context);
+
+/* ================================================================================================================== */
+/* Part 6: services, what else systems do with memory                                                                 */
+/* ================================================================================================================== */
+
+/* Each of them exists in some system; here it is one interface, the best mechanism of each system behind it, found by
+ * trying at run time, and what every system has where that is missing. vmk_caps says which it is. */
+
+/* --- guards ------------------------------------------------------------------------------------------------------- */
+
+/* Make committed pages guards: their contents are lost, and whoever touches them faults, in a child of a fork too. They
+ * stay committed, and charged; those by protection (see below) keep their memory. Guards that are there already stay
+ * so.
+ *
+ * With VMK_CAP_GUARDS (Linux 6.13, MADV_GUARD_INSTALL) they are marks in the page table and there may be any number,
+ * anywhere. Elsewhere they are protected pages, two mappings more each; then vmkit stops at as many as take a quarter
+ * of the mappings that a process may have, so that the rest of the program goes on. A decommit ends the guards in its
+ * range (those by protection count as there until vmk_guard_clear or the end of the region). vmk_protect must not be
+ * used on them.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or some page of the range is not committed. VMK_ERR_MAPPINGS: as said, or the
+ * system's limit. Nothing has changed then. Size 0 does nothing. Cost: one system call. From any thread. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_guard_set(vmk_region *region, size_t offset, size_t size);
+
+/* Make guards memory again, to be read and written; each page is zero, or what it was. Pages that are none stay as they
+ * are if they can be written. VMK_ERR_ARGUMENT: as for vmk_guard_set. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system
+ * refuses; guards are as before. Size 0 does nothing. Cost: one system call. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_guard_clear(vmk_region *region, size_t offset, size_t size);
+
+/* Have memory behind all pages of the range now, as if each had been written, so that the first use of none faults.
+ * Contents stay; other threads may use the pages meanwhile. They must be committed, readable and writable, and no
+ * guards. The system may take pages away again when memory is short.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, or some page is not committed (or, where the system can tell, not writable).
+ * VMK_ERR_COMMIT: there is no memory; some pages may have some. Size 0 does nothing.
+ * Cost: with VMK_CAP_PREFAULT one system call, else a fault for each page. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_prefault(vmk_region *region, size_t offset, size_t size);
+
+/* Which pages of the range are in memory at this moment? *resident: bytes in all. pages[i], unless `pages` is NULL: 1
+ * or 0 for the i-th page. Reserved pages never are. In the next moment it may be otherwise. On failure neither has
+ * sensible contents.
+ * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: without VMK_CAP_RESIDENCY. Size 0: 0 bytes.
+ * Cost: a system call for every committed run, and for every 1024 pages of it. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size,
+                                                unsigned char *pages, size_t *resident);
+
+/* --- huge pages, nodes ------------------------------------------------------------------------------------------ */
+
+/* How many bytes of the range are in huge pages at this moment, transparent or explicit? *huge is written on success
+ * alone. Asking for them: VMK_ADVICE_HUGE, NO_HUGE, COLLAPSE, and vmk_reserve_options.huge_size.
+ * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: the system can't tell; without VMK_CAP_HUGE_REPORT it can
+ * for some ranges, as those of regions that are a mapping of their own (Linux before 6.7). Size 0: 0 bytes.
+ * Cost: one system call (Linux 6.7, PAGEMAP_SCAN), a walk over the range's page tables; Windows, one for 64 pages. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_huge_report(const vmk_region *region, size_t offset, size_t size, size_t *huge);
+
+/* Take memory for the range from NUMA node `node` (from 0 on), or from near it when that has none left. It concerns
+ * pages that get memory later: those that have some keep it. Windows decides at reserve alone, see
+ * vmk_reserve_options.node.
+ * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: no such node, or the system doesn't let a program choose.
+ * VMK_ERR_MAPPINGS, VMK_ERR_COMMIT: the system can't split its mapping. Size 0: nothing. Cost: one system call. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_node_prefer(vmk_region *region, size_t offset, size_t size, unsigned node);
+
+/* The node that the page at an address has its memory from, in *node. It must be committed; it is not made to get some.
+ * VMK_ERR_UNSUPPORTED: it has no memory, or the system doesn't tell. Cost: one system call. Any address may be asked
+ * for. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_node_of(const void *address, unsigned *node);
+
+/* --- batches ---------------------------------------------------------------------------------------------------- */
+
+typedef struct vmk_run {
+    size_t offset;
+    size_t size;
+} vmk_run;
+
+/* vmk_decommit, vmk_discard, vmk_protect of many ranges of a region, in as few system calls as can be: neighbours are
+ * one range, and where the system can give back many at once (VMK_CAP_BATCH: Linux 6.13, process_madvise on oneself) it
+ * is one call for hundreds, and a decommit needs no mappings however many ranges there are.
+ *
+ * The ranges are in ascending order and don't overlap; size 0 is allowed and nothing. Their array is not changed.
+ * Unlike the calls for one range these are not all or nothing: *done (unless NULL) is how many of the first ranges are
+ * done, all of them on success; of the others none has changed. VMK_ERR_ARGUMENT (of protect), misuse (of the others):
+ * as for the call for one range, or they are not ascending; found out before anything is done. Other errors: as for the
+ * call for one range. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_decommit_batch(vmk_region *region, const vmk_run *ranges, size_t count,
+                                                     size_t *done);
+VMK_API VMK_MUST_CHECK vmk_status vmk_discard_batch(vmk_region *region, const vmk_run *ranges, size_t count,
+                                                    size_t *done);
+VMK_API VMK_MUST_CHECK vmk_status vmk_protect_batch(vmk_region *region, const vmk_run *ranges, size_t count,
+                                                    vmk_access access, size_t *done);
+
+/* --- memory and its views --------------------------------------------------------------------------------------- */
+
+/* Something that can be mapped, by several processes too: a file, or memory without a name that lasts as long as
+ * somebody has a handle or a view of it (memfd_create, shm_open; a section of the paging file). In the caller's
+ * storage; may be moved by copying. The fields are to be read only. */
+typedef struct vmk_memory {
+    uint64_t size;    /* bytes; of a file, what it was when this process opened or resized it last */
+    uintptr_t handle; /* a file descriptor; on Windows a HANDLE of a section, or of a file: see vmk_memory_handle */
+    unsigned flags;   /* VMK_MEMORY_... */
+    uintptr_t seal;
+} vmk_memory;
+
+enum {
+    VMK_MEMORY_WRITE = 1u << 0,  /* open: for writing too. What vmk_memory_init makes is writable always */
+    VMK_MEMORY_CREATE = 1u << 1, /* open: make the file, of size 0, if it isn't there */
+    VMK_MEMORY_FILE = 1u << 2    /* in vmk_memory.flags: it is a file */
+};
+
+/* Memory of so many bytes, rounded up to whole pages, that reads as zero. It costs what is used of it (on Windows its
+ * whole size is charged at once).
+ * VMK_ERR_ARGUMENT: size is 0 or overflows. VMK_ERR_COMMIT: refused for lack of memory, or of handles.
+ * VMK_ERR_UNSUPPORTED: without VMK_CAP_MEMORY. Cost: two or three system calls. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_memory_init(vmk_memory *memory, uint64_t size);
+
+/* A file as memory. `path` is UTF-8. flags: VMK_MEMORY_WRITE, VMK_MEMORY_CREATE (which needs WRITE).
+ * VMK_ERR_ARGUMENT: path is NULL, or other flags. VMK_ERR_TAKEN: there is no such file, it can't be opened so, or is
+ * none that can be mapped; errno or GetLastError() says why. VMK_ERR_COMMIT: out of handles. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_memory_open(vmk_memory *memory, const char *path, unsigned flags);
+
+/* What another process passed on, or this one for itself: a file descriptor or a HANDLE that came from
+ * vmk_memory_handle of the same bitness's vmkit or another program's memfd_create, shm_open, CreateFileMapping. The
+ * memory owns it from now on, if this succeeds. Its size is found out. Flags: VMK_MEMORY_WRITE if it may be written.
+ * VMK_ERR_ARGUMENT: it is no handle of memory, or other flags. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_memory_import(vmk_memory *memory, uintptr_t handle, unsigned flags);
+
+/* A new handle of memory that isn't a file, for another process: given on by inheritance (it is inheritable, and
+ * survives exec), by SCM_RIGHTS or by DuplicateHandle. It is the caller's to close. *handle is written on success
+ * alone. VMK_ERR_UNSUPPORTED: it is a file (another process can open that by its name). VMK_ERR_COMMIT: out of handles.
+ */
+VMK_API VMK_MUST_CHECK vmk_status vmk_memory_handle(const vmk_memory *memory, uintptr_t *handle);
+
+/* Make it larger: what is new reads as zero. Views that exist stay as they are, see vmk_view_grow. A size that it has
+ * already is no error. Memory without a name grows on POSIX systems alone.
+ * VMK_ERR_ARGUMENT: smaller than it is (others may have it mapped: touching what is gone would end them), not writable.
+ * VMK_ERR_COMMIT: no room on the disk, or in a limit. VMK_ERR_UNSUPPORTED: as said. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_memory_resize(vmk_memory *memory, uint64_t size);
+
+/* Done with it here. Views of it stay. Misuse: not live, or done with before. */
+VMK_API void vmk_memory_fini(vmk_memory *memory);
+
+typedef enum vmk_view_kind {
+    VMK_VIEW_READ,   /* to be read */
+    VMK_VIEW_SHARED, /* writes go to the memory, and are seen in all its views and by other processes */
+    VMK_VIEW_PRIVATE /* copy-on-write: writes are this view's own; whether later writes of others are seen in pages that
+                        it has not written is undefined */
+} vmk_view_kind;
+
+/* A mapping of memory. In the caller's storage; may be moved by copying. The fields are to be read only. */
+typedef struct vmk_view {
+    unsigned char *base; /* aligned to the granularity if the offset is */
+    size_t size;         /* bytes, as asked for */
+    uint64_t offset;     /* in the memory */
+    vmk_view_kind kind;
+    size_t lead;      /* bytes from the beginning of the mapping to base: offsets need not be aligned */
+    size_t snapshots; /* that live, see vmk_snapshot_take */
+    uintptr_t handle; /* its own, for growing and flushing */
+    unsigned flags;
+    uintptr_t seal;
+} vmk_view;
+
+/* Map [offset, offset + size) of memory; any offset and size inside it; size 0: all from the offset on. The view needs
+ * its memory no longer: that may be done with. Whoever makes a file shorter takes away what is mapped: touching it then
+ * faults (SIGBUS).
+ * VMK_ERR_ARGUMENT: the range leaves the memory, or is empty, or doesn't fit into an address space; SHARED of memory
+ * that isn't writable. VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS, VMK_ERR_COMMIT. Cost: one or two system calls. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_view_map(vmk_view *view, const vmk_memory *memory, uint64_t offset, size_t size,
+                                               vmk_view_kind kind);
+
+/* Make the view larger, to `size` bytes from the same offset, after its memory has grown; a size that it has already
+ * does nothing. Its base may change, and nobody may use it meanwhile. On failure it is as it was.
+ * VMK_ERR_ARGUMENT: smaller, or beyond the memory, which must be the one it was mapped from. VMK_ERR_UNSUPPORTED: it is
+ * PRIVATE, where that can't be done (Windows), or has a snapshot. Others as for vmk_view_map. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_view_grow(vmk_view *view, const vmk_memory *memory, size_t size);
+
+/* Have what was written through a SHARED view of a file reach the disk: when it returns, pages of [offset, offset +
+ * size) do (any range in the view; size 0: all from the offset on). Of memory that is no file, and of other kinds: done
+ * at once.
+ * VMK_ERR_ARGUMENT: the range leaves the view. VMK_ERR_COMMIT: the disk is full, or fails; errno or GetLastError().
+ * Cost: that of the disk. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_view_flush(vmk_view *view, size_t offset, size_t size);
+
+/* Misuse: not live, unmapped before, or it has snapshots. */
+VMK_API void vmk_view_unmap(vmk_view *view);
+
+/* --- snapshots -------------------------------------------------------------------------------------------------- */
+
+/* The contents of a view at one moment, to be read at leisure while the program goes on writing to the view. */
+typedef struct vmk_snapshot {
+    const unsigned char *base; /* `size` bytes, as they were */
+    size_t size;
+    bool shared; /* pages are shared until they are written; else they were copied */
+    struct vmk_view *of;
+    uintptr_t owner;
+    uintptr_t seal;
+} vmk_snapshot;
+
+/* Take a snapshot of a SHARED view of memory that is no file, of which this is the only view and this the only process
+ * that uses it: from now on the pages belong to the snapshot, and the view (whose address stays) gets its own copy of
+ * each that it writes. When the snapshot is dropped these are written back, in time that grows with their number.
+ * While one is alive, and where the system can't (without VMK_CAP_SNAPSHOT), another is taken by copying it all.
+ * Nobody may write to the view during the call, nor use it at all during vmk_snapshot_drop; the view must not be moved
+ * in between, nor the process fork a child that uses it.
+ * VMK_ERR_ARGUMENT: another kind of view. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: the view is as it
+ * was. Cost: a few system calls and the unmapping of the view's pages, not the copying of their contents:
+ * docs/benchmarks.md has figures. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_snapshot_take(vmk_snapshot *snapshot, vmk_view *view);
+
+/* Misuse: not live, or dropped before. If the pages can't be written back (VMK_ERR_COMMIT: no memory left) the snapshot
+ * stays alive and nothing is lost: try again. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_snapshot_drop(vmk_snapshot *snapshot);
+
+/* --- ring buffers ----------------------------------------------------------------------------------------------- */
+
+/* Memory that is mapped twice in a row: base[i] and base[i + size] are the same byte, for i < size. So whatever fits in
+ * the buffer lies in one piece, wherever it begins, and neither reader nor writer ever splits it. (An old trick: the
+ * "magic" or "mirrored" ring buffer.) In the caller's storage; may be moved by copying. */
+typedef struct vmk_ring {
+    unsigned char *base; /* aligned to the granularity; 2 * size bytes */
+    size_t size;         /* as rounded */
+    uintptr_t handle;
+    uintptr_t seal;
+} vmk_ring;
+
+/* A ring of at least `size` bytes, rounded up to a multiple of the granularity (not to a power of two). It reads as
+ * zero. Safe beside other threads that map memory: with VMK_CAP_RING the place is never free for others, else it is
+ * tried again when another was faster (Windows before 10 and Wine). VMK_ERR_ARGUMENT: size is 0 or overflows.
+ * VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS. VMK_ERR_TAKEN: others were faster each time of many.
+ * VMK_ERR_UNSUPPORTED: without VMK_CAP_MEMORY. Cost: some seven system calls. After a fork the child shares it with its
+ * parent. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_ring_init(vmk_ring *ring, size_t size);
+
+/* Misuse: not live, or done with before. */
+VMK_API void vmk_ring_fini(vmk_ring *ring);
+
+/* --- executable memory ------------------------------------------------------------------------------------------ */
+
+/* Memory for machine code that a program makes, of which no page can be written and executed at the same address, ever.
+ * In the caller's storage; may be moved by copying. The fields are to be read only. */
+typedef struct vmk_code {
+    const unsigned char *base; /* where it runs; aligned to the granularity */
+    unsigned char *write;      /* where it is written: the same address if it is flipped, another if mapped twice */
+    size_t size;               /* whole pages */
+    bool twice;
+    uintptr_t handle;
+    uintptr_t seal;
+} vmk_code;
+
+enum {
+    VMK_CODE_FLIP = 1u << 0, /* one mapping, whose pages are either writable or executable: while some are being written
+                                nobody can run what is in them */
+    VMK_CODE_TWICE = 1u << 1 /* two mappings of the same memory: code runs while other parts of its page are written */
+};
+
+/* Make room for code: `size` bytes rounded up to whole pages, which can be neither executed nor written yet. flags: one
+ * of VMK_CODE_..., or 0: mapped twice if the system can, else flipped.
+ * VMK_ERR_ARGUMENT: size is 0 or overflows, other flags. VMK_ERR_UNSUPPORTED: the system forbids it (SELinux, PaX, a
+ * hardened run-time without an entitlement), or can't do it that way. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE,
+ * VMK_ERR_MAPPINGS. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_code_init(vmk_code *code, size_t size, unsigned flags);
+
+/* Begin to write in [offset, offset + size), any range: code->write can be written there, and in the rest of the pages
+ * that it touches; flipped, none of these can be executed until the end. End: they can be executed, not written, and
+ * all processors see what was written (the instruction caches are flushed: no barrier is needed besides the one by
+ * which another thread learns of the code). Ranges of different threads that share no page may be open at the same
+ * time; of code mapped twice all stays executable, and is writable for good from its first begin on. VMK_ERR_ARGUMENT:
+ * the range leaves the code. VMK_ERR_UNSUPPORTED: forbidden by now. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT. Pages are as they
+ * were then. Size 0: nothing. Cost: flipped, one system call each. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_code_begin(vmk_code *code, size_t offset, size_t size);
+VMK_API VMK_MUST_CHECK vmk_status vmk_code_end(vmk_code *code, size_t offset, size_t size);
+
+/* Nobody may be running in it. Misuse: not live, or done with before. */
+VMK_API void vmk_code_fini(vmk_code *code);
+
+/* --- memory pressure -------------------------------------------------------------------------------------------- */
+
+/* The limits that a process can run into. */
+typedef enum vmk_bound {
+    VMK_BOUND_ADDRESS_SPACE, /* RLIMIT_AS, or the end of the address space of a 32-bit process */
+    VMK_BOUND_DATA,          /* RLIMIT_DATA */
+    VMK_BOUND_MEMORY,        /* cgroup v1 and v2: the tightest up the tree, caches that can be dropped not counted; job
+                                object */
+    VMK_BOUND_COMMIT,        /* strict overcommit; the commit limit of Windows */
+    VMK_BOUND_PHYSICAL,      /* what the machine can give without swapping */
+    VMK_BOUNDS
+} vmk_bound;
+
+/* What is left within each, in bytes, and the bound itself; VMK_UNLIMITED where there is none or it can't be read. */
+typedef struct vmk_room {
+    uint64_t left[VMK_BOUNDS];
+    uint64_t bound[VMK_BOUNDS];
+} vmk_room;
+
+/* Read anew at each call: some ten file reads on Linux, a few calls on Windows. Never fails. */
+VMK_API void vmk_room_now(vmk_room *room);
+
+typedef struct vmk_pressure_event {
+    vmk_bound bound;
+    bool low;      /* less than the mark is left, or the system says so; false: enough again */
+    bool told;     /* by the system (an event of the cgroup, a low-memory notification), not found by looking */
+    uint64_t left; /* bytes, as in vmk_room */
+} vmk_pressure_event;
+
+/* Called in the thread of vmk_pressure_start, with no lock held; it may call all of vmkit but vmk_pressure_stop. */
+typedef void vmk_pressure_callback(const vmk_pressure_event *event, void *context);
+
+typedef struct vmk_pressure_options {
+    vmk_pressure_callback *callback;
+    void *context;
+    uint64_t low;          /* the mark, in bytes; 0: a sixteenth of each bound. Enough again is twice as much */
+    unsigned milliseconds; /* between looks where the system doesn't tell; 0: 1000 */
+} vmk_pressure_options;
+
+/* In the caller's storage, which must stay where it is until the stop. */
+typedef struct vmk_pressure {
+    vmk_pressure_options options;
+    uintptr_t state[24];
+    uintptr_t seal;
+} vmk_pressure;
+
+/* Call back whenever less than the mark is left within a bound, once for each time that this begins, and once when it
+ * is over; bounds that are low already are told of at once. A thread of its own (64 KiB of stack, signals blocked)
+ * sleeps until the system tells it (memory.events and memory.pressure of cgroup v2, an eventfd of v1, Windows's
+ * low-memory notification), and looks every so many milliseconds, for most bounds have no events. VMK_ERR_ARGUMENT: no
+ * callback. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for a thread, or out of handles. After a fork the child has
+ * no such thread; it may call stop, and start anew. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_pressure_start(vmk_pressure *pressure, const vmk_pressure_options *options);
+
+/* When it returns, the callback is not running and won't be called. Misuse: not started, or stopped before. */
+VMK_API void vmk_pressure_stop(vmk_pressure *pressure);
+
+/* --- write-watch ------------------------------------------------------------------------------------------------ */
+
+/* Which pages of a range were written since last asked? What is written by any thread at any time is reported, by the
+ * collect that is going on or by the next: nothing is lost, and nothing has to stop. A page may be reported that was
+ * not written (its neighbours were; it was committed, decommitted or discarded; the process has forked). */
+typedef enum vmk_watch_kind {
+    VMK_WATCH_BEST,        /* the first of the following that can be had */
+    VMK_WATCH_USERFAULT,   /* Linux 6.7: userfaultfd's asynchronous write-protection, and PAGEMAP_SCAN */
+    VMK_WATCH_WRITE_WATCH, /* Windows: GetWriteWatch; of regions reserved with VMK_RESERVE_WATCH */
+    VMK_WATCH_PROTECT,     /* everywhere: write-protected blocks of 64 KiB, and a handler of faults */
+    VMK_WATCH_SOFT_DIRTY, /* Linux: bits of /proc/self/pagemap, which are cleared for the whole process. Never the best:
+                             what is written during a collect may be lost, so the caller stops who writes */
+    VMK_WATCH_KINDS
+} vmk_watch_kind;
+
+enum {
+    /* start: writes by the system on the program's behalf, such as read(2) into the range, must be seen too. Not so
+     * with PROTECT: the system doesn't write to what is protected (EFAULT). */
+    VMK_WATCH_SYSTEM = 1u << 0
+};
+
+typedef struct vmk_watch_options {
+    vmk_watch_kind kind;
+    unsigned flags; /* VMK_WATCH_SYSTEM */
+} vmk_watch_options;
+
+/* In the caller's storage, which must stay where it is until the stop, and outside what is watched. The fields are to
+ * be read only. */
+typedef struct vmk_watch {
+    unsigned char *base;
+    size_t size;
+    vmk_watch_kind kind; /* which it is */
+    size_t unit;         /* bytes: what is written at once is reported at once; a page, or 64 KiB */
+    vmk_region *region;  /* NULL: static data */
+    struct vmki_watch *state;
+    uintptr_t seal;
+} vmk_watch;
+
+/* Watch [offset, offset + size) of a region, committed or not; from now on: what was written before is not reported.
+ * options NULL: the best. Ranges that are watched don't overlap; a region may hold several. While it lasts the region
+ * must not be copied to another place, nor end.
+ *
+ * With VMK_WATCH_PROTECT: the program's own handler of SIGSEGV (and SIGBUS), if there is one, is called for all faults
+ * that are not the watch's; one that is installed later must call vmk_watch_fault first. vmk_protect, vmk_guard_set and
+ * other changes of protection must not be used on the range; threads whose stack is in it need an alternate one for
+ * signals. No more than a quarter of the mappings that a process may have are taken: beyond that, ever larger pieces
+ * are given free and reported.
+ *
+ * In a child of a fork the watch goes on: all of it is reported once, by the first collect there.
+ * VMK_ERR_ARGUMENT: as for vmk_commit, size 0, no such kind or flag, or some of it is watched already.
+ * VMK_ERR_UNSUPPORTED: that kind can't be had here, or not for this region. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE,
+ * VMK_ERR_MAPPINGS: no room for its records. Cost: some 0.1 us a committed page on Linux; docs/benchmarks.md. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_watch_start(vmk_watch *watch, vmk_region *region, size_t offset, size_t size,
+                                                  const vmk_watch_options *options);
+
+/* The same for memory that is in no region: whole pages of .data or .bss of the program or a library, or of a mapping
+ * of the program's own, private and writable. VMK_ERR_ARGUMENT: not whole pages. VMK_ERR_UNSUPPORTED: also where a page
+ * of it is not writable. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_watch_start_static(vmk_watch *watch, void *base, size_t size,
+                                                         const vmk_watch_options *options);
+
+/* What was written in [offset, offset + size) of the watched range since it was last collected, as runs of pages in
+ * ascending order, at most `capacity`; and watch these pages anew, each in the same moment. *count: runs found. *done:
+ * bytes from `offset` on that have been looked at: less than size where there were more runs, and then the rest is
+ * collected by another call that goes on there. Pages that are reserved only are not reported, and not looked at.
+ * Threads: collects of one watch come one at a time; the program writes as it likes.
+ * VMK_ERR_ARGUMENT: not whole pages of it; capacity 0. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: the system refuses to watch
+ * anew; *count and *done say what has been collected all the same; the rest is still to be collected. Size 0: nothing.
+ * Cost: a system call for each committed run of the range, and for some hundred runs that are reported. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_watch_collect(vmk_watch *watch, size_t offset, size_t size, vmk_run *runs,
+                                                    size_t capacity, size_t *count, size_t *done);
+
+/* The same into a bitmap: bit i % 64 of bits[i / 64] is set if the i-th page from `offset` on was written. Bits are set
+ * and never cleared, so several collects can be added up. *written (unless NULL): pages reported by this call. On
+ * failure the bits of what has been collected are set. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_watch_collect_bits(vmk_watch *watch, size_t offset, size_t size, uint64_t *bits,
+                                                         size_t *written);
+
+/* For a program's own handler of faults that was installed after a watch of the kind PROTECT: was this a write to a
+ * page that is watched? If so it may be tried again: return from the handler. Async-signal-safe. */
+VMK_API bool vmk_watch_fault(const void *address);
+
+/* All can be written again as before. Misuse: not started, or stopped before. */
+VMK_API void vmk_watch_stop(vmk_watch *watch);
 
 #ifdef __cplusplus
 }

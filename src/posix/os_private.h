@@ -406,9 +406,8 @@ bool vmki_posix_map_exact(uintptr_t where, size_t size);
 /* os_vm.c: does the system know such an advice? It need not suit any pages. */
 bool vmki_posix_advice_known(vmk_advice advice);
 
-/* os_service.c: its part of the record of capabilities; and have it do without guards in the page table, without
- * prefault by one call: for tests of what is done instead. */
-void vmki_posix_probe_services(vmk_caps *caps);
+/* os_service.c: have it do without guards in the page table, without prefault by one call: for tests of what is done
+ * instead. */
 void vmki_posix_guards_forbid(bool forbidden);
 void vmki_posix_prefault_forbid(bool forbidden);
 

@@ -10,6 +10,8 @@
  */
 #include "posix/os_private.h"
 
+#include "common/base/os_service.h"
+
 #define LOWEST ((uintptr_t)1 << 16)      /* where looking for the first address begins */
 #define SEARCH_UNIT ((uintptr_t)1 << 20) /* as exact as the last one is where it lies at no power of two */
 
@@ -220,6 +222,10 @@ void vmki_os_probe(vmk_caps *caps)
     caps->huge_page_size = transparent_size();
     probe_explicit_sizes(caps->huge_sizes);
     probe_features(caps);
-    vmki_posix_probe_services(caps);
+    vmki_os_probe_service(caps);
+    vmki_os_probe_memory(caps);
+    vmki_os_probe_code(caps);
+    vmki_os_probe_pressure(caps);
+    vmki_os_probe_watch(caps);
     probe_addresses(caps);
 }

@@ -7,6 +7,8 @@
  */
 #include "posix/os_private.h"
 
+#include "common/base/os_service.h"
+
 typedef enum ability { UNKNOWN, ABLE, UNABLE } ability;
 
 /* Two committed pages to try things on, or NULL. */
@@ -148,7 +150,7 @@ vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *pages
 
 /* --- the record of capabilities --------------------------------------------------------------------------------- */
 
-void vmki_posix_probe_services(vmk_caps *caps)
+void vmki_os_probe_service(vmk_caps *caps)
 {
     unsigned char *pair = pair_make();
     unsigned char known[2];

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "common/base/os_service.h"
+
 /* Asked once: GetSystemInfo is two system calls, and every aligned reservation comes by here. Threads that ask at the
  * same time store the same. */
 void vmki_os_page_facts(size_t *page_size, size_t *granularity)
@@ -178,4 +180,9 @@ void vmki_os_probe(vmk_caps *caps)
     probe_placement(caps);
     probe_charge(caps);
     probe_discard(caps);
+    vmki_os_probe_service(caps);
+    vmki_os_probe_memory(caps);
+    vmki_os_probe_code(caps);
+    vmki_os_probe_pressure(caps);
+    vmki_os_probe_watch(caps);
 }

@@ -5,6 +5,8 @@
  */
 #include "win32/os_private.h"
 
+#include "common/base/os_service.h"
+
 vmk_status vmki_os_guard_set(void *base, size_t size)
 {
     (void)base;
@@ -42,4 +44,11 @@ vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *pages
             pages[at + i] = info[i].VirtualAttributes.Valid != 0;
     }
     return VMK_OK;
+}
+
+/* --- the record of capabilities --------------------------------------------------------------------------------- */
+
+void vmki_os_probe_service(vmk_caps *caps)
+{
+    (void)caps; /* residency: os_probe.c, which has pages to try it on */
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/base/align.h"
+#include "common/base/os_service.h"
 #include "model/model_private.h"
 
 #define BLOCK_ALIGN ((size_t)1 << 21)
@@ -224,6 +225,10 @@ void vmki_os_probe(vmk_caps *caps)
     caps->features |= VMK_CAP_RESIDENCY | (model.rules.guards ? VMK_CAP_GUARDS : 0u);
     caps->advice = model.rules.advice;
     model_unlock();
+    vmki_os_probe_memory(caps);
+    vmki_os_probe_code(caps);
+    vmki_os_probe_pressure(caps);
+    vmki_os_probe_watch(caps);
 }
 
 static uint64_t limit_or_none(uint64_t limit)

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common/base/align.h"
+#include "common/base/os_service.h"
 #include "model/model_private.h"
 
 #if defined(__has_feature)

@@ -3,7 +3,7 @@
  * The contract with the operating system: all that vmkit ever asks of one. src/posix and src/win32 fulfil it with the
  * same file names; tests/model fulfils the first half (facts, memory, services) in simulation. Which one stands behind
  * the library is decided when it is linked. tests/test_os.c is this contract as a test; docs/porting.md says how to
- * write another.
+ * write another. Its second part, os_service.h, is what only the services (part 6 of vmkit.h) need.
  *
  * Duties of every implementation
  *   - Addresses and sizes arrive checked: base and size are multiples of the page size, size is not 0, the range lies
@@ -45,8 +45,10 @@ typedef struct vmki_os_request {
     uintptr_t hint; /* 0: none. A multiple of align if exact, else of the granularity */
     size_t size;    /* whole pages */
     size_t align;   /* a power of two, at least the granularity */
-    bool exact; /* at the hint, replacing nothing, or VMK_ERR_TAKEN: the address got is compared, whatever the system
-                   says */
+    bool exact;    /* at the hint, replacing nothing, or VMK_ERR_TAKEN: the address got is compared, whatever the system
+                      says */
+    bool watch;    /* writes to it shall be countable by the system, where it must know that beforehand */
+    unsigned node; /* n + 1: memory from NUMA node n first, where possible; 0: from anywhere */
 } vmki_os_request;
 
 /* Reserve without charge: all of it faults when touched. Answers with a base that is aligned as asked; a hint that is
@@ -86,20 +88,6 @@ void vmki_os_name(void *base, size_t size, const char *name);
 
 /* Any pages of a reservation. */
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice);
-
-/* --- services: os_service.c ------------------------------------------------------------------------------------- */
-
-/* Committed pages: mark them in the page table as guards, which fault and take no mapping; contents go. Unlike a
- * protection the marks survive everything but guard_clear and release, and may be cleared of any pages.
- * VMK_ERR_UNSUPPORTED: there are no such marks. */
-vmk_status vmki_os_guard_set(void *base, size_t size);
-void vmki_os_guard_clear(void *base, size_t size);
-
-/* Committed, writable pages: have memory behind each, contents as they are. VMK_ERR_UNSUPPORTED: not by one call. */
-vmk_status vmki_os_prefault(void *base, size_t size);
-
-/* Committed pages: pages[i] = 1 if the i-th is in memory, else 0. */
-vmk_status vmki_os_residency(const void *base, size_t size, unsigned char *pages);
 
 /* --- the process: os_process.c ---------------------------------------------------------------------------------- */
 

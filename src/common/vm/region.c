@@ -12,6 +12,7 @@
  * gone or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
  */
 #include "common/base/check.h"
+#include "common/base/os_service.h"
 #include "common/vm/extents.h"
 #include "common/vm/vm.h"
 
@@ -95,7 +96,8 @@ static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard,
         return status;
     if (name != NULL)
         vmki_os_name(base, request.size, name);
-    *region = (vmk_region){.base = base, .size = size, .guard_size = guard, .name = name, .seal = SEAL_LIVE};
+    *region = (vmk_region){
+        .base = base, .size = size, .guard_size = guard, .unit = vmk_page_size(), .name = name, .seal = SEAL_LIVE};
     vmki_vm_lock();
     stats_add_region(request.size);
     vmki_vm_unlock();
@@ -121,11 +123,14 @@ static bool options_valid(const vmk_reserve_options *options, vmki_os_request *r
 {
     size_t granularity = vmk_granularity();
     size_t align = options->align == 0 ? granularity : options->align;
-    if (!vmki_is_power_of_two(align) || (options->flags & ~(unsigned)(VMK_RESERVE_EXACT | VMK_RESERVE_SPARSE)) != 0)
+    if (!vmki_is_power_of_two(align) ||
+        (options->flags & ~(unsigned)(VMK_RESERVE_EXACT | VMK_RESERVE_SPARSE | VMK_RESERVE_WATCH)) != 0)
         return false;
     request->align = vmki_max(align, granularity);
     request->hint = (uintptr_t)options->hint;
     request->exact = (options->flags & VMK_RESERVE_EXACT) != 0;
+    request->watch = (options->flags & VMK_RESERVE_WATCH) != 0;
+    request->node = options->node;
     if (request->exact)
         return request->hint != 0 && vmki_is_aligned(request->hint, request->align);
     request->hint = vmki_floor(request->hint, granularity);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/os_service.h"
 #include "common/vm/vm.h"
 
 /* Is the range whole pages of the region, all of them committed? */
