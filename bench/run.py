@@ -74,6 +74,63 @@ SUITES = {
             "variants": ["table"], "baseline": "table", "metrics": ["committed", "overhead"], "bars": [],
         },
     ],
+    "vm": [
+        {
+            "name": "watch",
+            "title": "Watching the writes to 2^{n} bytes, all touched before",
+            "unit": "ns a first write",
+            "count": 30, "quick": 26, "rounds": 5, "warm": True,
+            "program": "bench_vm", "workload": "watch",
+            "variants": ["protect", "userfault"], "baseline": "protect",
+            "metrics": ["write", "each", "arm", "clean", "thousand", "all"],
+            "bars": [("userfault", "clean", None, "<=", 1.0), ("userfault", "write", "protect", "<=", 0.25)],
+        },
+        {
+            "name": "checkpoint",
+            "title": "Checkpoint of 2^{n} bytes, one page in a hundred changed",
+            "unit": "ms, to the disk",
+            "count": 30, "quick": 27, "rounds": 5,
+            "program": "bench_vm", "workload": "checkpoint",
+            "variants": ["all", "changed"], "baseline": "changed", "metrics": ["ms", "MiB"],
+            "bars": [("all", "ms", "changed", ">=", 20)],
+        },
+        {
+            "name": "guards",
+            "title": "100,000 guards, every other page one",
+            "unit": "ns a guard",
+            "points": {"": 100000}, "rounds": 5,
+            "program": "bench_vm", "workload": "guards",
+            "variants": ["guard_set", "mprotect"], "baseline": "mprotect", "metrics": ["ns", "mappings"], "facts": ["set"],
+            "bars": [("guard_set", "mappings", None, "<=", 10), ("guard_set", "set", None, ">=", 100000)],
+        },
+        {
+            "name": "batch",
+            "title": "Giving back 1,000 touched ranges of 64 KiB",
+            "unit": "us",
+            "points": {"": 1000}, "rounds": 9, "warm": False,
+            "program": "bench_vm", "workload": "batch",
+            "variants": ["decommit", "decommit-batch", "discard", "discard-batch"], "baseline": "decommit",
+            "metrics": ["us", "mappings"],
+            "bars": [("decommit-batch", "us", "decommit", "<=", 1.0), ("discard-batch", "us", "discard", "<=", 1.0)],
+        },
+        {
+            "name": "prefault",
+            "title": "The first use of 2^{n} bytes",
+            "unit": "ns a page",
+            "count": 28, "quick": 26, "rounds": 5, "warm": True,
+            "program": "bench_vm", "workload": "prefault",
+            "variants": ["touch", "prefault"], "baseline": "touch", "metrics": ["ns"],
+            "bars": [("prefault", "ns", "touch", "<=", 1.0)],
+        },
+        {
+            "name": "snapshot",
+            "title": "The state of so much memory at one moment",
+            "unit": "ms to take",
+            "points": {"64 MiB": 1 << 26, "256 MiB": 1 << 28, "1 GiB": 1 << 30}, "quick": ["64 MiB"], "rounds": 5,
+            "program": "bench_vm", "workload": "snapshot",
+            "variants": ["memcpy", "snapshot"], "baseline": "memcpy", "metrics": ["take", "change", "drop"], "bars": [],
+        },
+    ],
     "heap": [
         {
             "name": "startup",
@@ -336,8 +393,9 @@ def main(arguments):
     names = [a for a in arguments if not a.startswith("--")]
     if len(names) != 3 or names[0] not in SUITES or set(flags) - {"--quick", "--json"}:
         sys.exit(__doc__)
-    suite, bindir, outdir = names
+    suite, bindir, outdir = names[0], os.path.abspath(names[1]), os.path.abspath(names[2])
     os.makedirs(outdir, exist_ok=True)
+    os.chdir(bindir)  # where programs may leave files, on a disk
     outcomes, plots = {}, []
     for workload in SUITES[suite]:
         workload = scaled(workload, "--quick" in flags)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# bench.sh [SUITE] [--quick] [--json]: measure (suites: table, heap), each variant in turn with its peers, round after round,
+# bench.sh [SUITE] [--quick] [--json]: measure (suites: table, vm, heap), each variant in turn with its peers, round after round,
 # and print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
 # bench.sh malloc [--quick] [--json] [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]: the same for allocators, which
 # are preloaded.
@@ -11,10 +11,10 @@ suite=table
 flags=
 for argument; do
     case $argument in
-    table | heap | malloc) suite=$argument ;;
+    table | vm | heap | malloc) suite=$argument ;;
     --quick | --json) flags="$flags $argument" ;;
     --only=* | --allocators=* | --rounds=*) flags="$flags $argument" ;;
-    *) die "usage: bench.sh [table | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]" ;;
+    *) die "usage: bench.sh [table | vm | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]" ;;
     esac
 done
 
@@ -39,7 +39,7 @@ if [ "$suite" = heap ]; then
     apt_need "command -v prlimit" util-linux
     apt_need "echo '#include <gc.h>' | cc -E -" libgc-dev # and libgc1 with it
 fi
-if [ "$suite" != table ]; then
+if [ "$suite" = heap ] || [ "$suite" = malloc ]; then
     # Peers. The loader says so on standard error where there is none, and that alone.
     apt_need "! LD_PRELOAD=libjemalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libjemalloc2
     apt_need "! LD_PRELOAD=libmimalloc.so.2 /bin/true 2>&1 | grep -q preloaded" libmimalloc2.0
