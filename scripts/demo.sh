@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # demo.sh [PATH...]: install a compiler and CMake if they are missing, build, and count the words of some source text
 # (/usr/include) with nothing but lazy tables: once as the machine allows, once in 64 MB of address space. Then make a heap
-# as the machine allows, in 1 GB, in 64 MB and in the least that does, and have it work.
+# as the machine allows, in 1 GB, in 64 MB and in the least that does, and have it work. Then some services: checkpoints of a
+# state in memory, a file through a ring buffer, machine code.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -98,3 +99,14 @@ printf '\nThe same heap at work:\n\n'
 picture=$top/build/release/heap.svg
 "$vmkit" layout --work 200000 --map --svg "$picture" || die "the heap should have done this, and did not"
 printf '\nThe same as a picture, for a browser: %s\n' "$picture"
+
+# --- services ---------------------------------------------------------------------------------------------------------
+
+examples=$top/build/release/examples
+printf '\nA state of 256 MiB, of which each checkpoint writes what has changed (one page in a hundred):\n\n'
+"$examples/checkpoint" "$figures/state" --size 256 --rounds 4 || die "the checkpoints should have been written, and were not"
+"$examples/checkpoint" "$figures/state" --size 256 --verify || die "the state should have been restored, and was not"
+printf '\nThe demo itself through gzip, a ring buffer between two threads, and gunzip: '
+gzip -c "$0" | "$examples/stream" | gunzip | cmp - "$0" || die "the file should have come through whole, and did not"
+printf 'the same\n\n'
+"$examples/jit"
