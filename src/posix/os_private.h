@@ -43,9 +43,11 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -383,6 +385,109 @@ static inline bool vmki_posix_random(uint64_t *bits)
 #endif
 }
 
+/* --- write-watch ------------------------------------------------------------------------------------------------ */
+
+/* PAGEMAP_SCAN of linux/fs.h: Linux 6.7, in headers since later. */
+typedef struct vmki_posix_scan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+} vmki_posix_scan;
+
+typedef struct vmki_posix_scanned {
+    uint64_t start, end, categories;
+} vmki_posix_scanned;
+
+#define VMKI_POSIX_SCAN_PROTECT 1u     /* PM_SCAN_WP_MATCHING: write-protect what is reported, in the same moment */
+#define VMKI_POSIX_SCAN_CHECK 2u       /* PM_SCAN_CHECK_WPASYNC: EPERM where that is not prepared */
+#define VMKI_POSIX_PAGE_IS_WRITTEN 2u  /* PAGE_IS_WRITTEN */
+#define VMKI_POSIX_PAGE_SOFT_DIRTY 55u /* bit of an entry of /proc/PID/pagemap */
+
+static inline int vmki_posix_pagemap_scan(int pagemap, vmki_posix_scan *scan)
+{
+#if defined(__linux__)
+    return ioctl(pagemap, _IOWR('f', 16, vmki_posix_scan), scan);
+#else
+    (void)pagemap, (void)scan;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* A userfaultfd whose write-protection resolves faults by itself (UFFD_FEATURE_WP_ASYNC), of memory of any kind, also
+ * where no page has been touched. For faults of the program alone: that needs no privilege. -1, and the reason. */
+static inline int vmki_posix_userfault(void)
+{
+#if defined(__linux__) && defined(SYS_userfaultfd)
+    const uint64_t hugetlbfs_shmem = 1u << 12, unpopulated = 1u << 13, async = 1u << 15;
+    uint64_t api[3] = {0xaa, hugetlbfs_shmem | unpopulated | async, 0}; /* struct uffdio_api */
+    int file = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1 /* UFFD_USER_MODE_ONLY */);
+    if (file >= 0 && ioctl(file, _IOWR(0xaa, 0x3f, uint64_t[3]), api) != 0) {
+        int error = errno;
+        (void)close(file);
+        errno = error;
+        return -1;
+    }
+    return file;
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+static inline bool vmki_posix_userfault_register(int file, const void *base, size_t size)
+{
+#if defined(__linux__)
+    uint64_t request[4] = {(uintptr_t)base, size, 2 /* UFFDIO_REGISTER_MODE_WP */, 0}; /* struct uffdio_register */
+    return ioctl(file, _IOWR(0xaa, 0, uint64_t[4]), request) == 0;
+#else
+    (void)file, (void)base, (void)size;
+    return false;
+#endif
+}
+
+static inline void vmki_posix_userfault_unregister(int file, const void *base, size_t size)
+{
+#if defined(__linux__)
+    uint64_t range[2] = {(uintptr_t)base, size}; /* struct uffdio_range */
+    (void)ioctl(file, _IOR(0xaa, 1, uint64_t[2]), range);
+#else
+    (void)file, (void)base, (void)size;
+#endif
+}
+
+/* The signals by which a write to protected memory is told: macOS has sent either, and the BSDs. */
+#if defined(__linux__)
+#define VMKI_POSIX_FAULT_SIGNALS 1
+#else
+#define VMKI_POSIX_FAULT_SIGNALS 2
+#endif
+static const int vmki_posix_fault_signals[2] = {SIGSEGV, SIGBUS};
+
+/* Is it a fault, not a signal that somebody has sent; of a page that is there; by a write? Where the processor's word
+ * for it is not known: perhaps. */
+static inline bool vmki_posix_fault_writes(const siginfo_t *info, const void *context)
+{
+#if defined(__linux__)
+    if (info->si_code != SEGV_ACCERR)
+        return false;
+#else
+    if (info->si_code <= 0)
+        return false;
+#endif
+#if defined(__linux__) && (defined(__x86_64__) || defined(__i386__))
+    const unsigned write_bit = 2;
+    return ((unsigned)((const ucontext_t *)context)->uc_mcontext.gregs[REG_ERR] & write_bit) != 0;
+#else
+    (void)context;
+    return true;
+#endif
+}
+
+static inline const sigset_t *vmki_posix_interrupted_mask(const void *context)
+{
+    return &((const ucontext_t *)context)->uc_sigmask;
+}
+
 /* --- shared among the files ------------------------------------------------------------------------------------- */
 
 /* os_vm.c: how pages are decommitted; chosen at the first need. The tests force one, and undecided lets it be chosen
@@ -410,6 +515,11 @@ bool vmki_posix_advice_known(vmk_advice advice);
  * instead. */
 void vmki_posix_guards_forbid(bool forbidden);
 void vmki_posix_prefault_forbid(bool forbidden);
+
+/* os_watch.c: do without userfaultfd; other files for those that soft-dirty bits are read from and cleared by (NULL:
+ * the real ones, which are tried anew). For tests. */
+void vmki_posix_userfault_forbid(bool forbidden);
+void vmki_posix_soft_dirty_files(const char *pagemap, const char *clear_refs);
 
 /* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
  * number that is all of it. */

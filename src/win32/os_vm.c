@@ -127,15 +127,17 @@ static vmk_status refused_space(bool exact)
 
 /* --- reserve, release ------------------------------------------------------------------------------------------- */
 
-static void *reserve_anywhere(size_t size)
+/* `how`: MEM_RESERVE, and MEM_WRITE_WATCH, which no later call can add. */
+
+static void *reserve_anywhere(size_t size, DWORD how)
 {
-    return VirtualAlloc(NULL, size, MEM_RESERVE, PAGE_NOACCESS);
+    return VirtualAlloc(NULL, size, how, PAGE_NOACCESS);
 }
 
 /* At the address or not at all. Windows rounds an address down to the granularity without a word: to be compared. */
-static void *reserve_at(uintptr_t address, size_t size)
+static void *reserve_at(uintptr_t address, size_t size, DWORD how)
 {
-    void *base = VirtualAlloc((void *)address, size, MEM_RESERVE, PAGE_NOACCESS);
+    void *base = VirtualAlloc((void *)address, size, how, PAGE_NOACCESS);
     if (base != NULL && (uintptr_t)base != address) {
         VirtualFree(base, 0, MEM_RELEASE);
         SetLastError(ERROR_INVALID_ADDRESS);
@@ -167,7 +169,7 @@ void *vmki_os_reserve_by_requirement(size_t size, size_t align, bool *refused)
 /* Since a reservation can't be trimmed: reserve enough to have an aligned place in it, give all of that back, and
  * reserve the place. Another thread may take it between the two, hence the tries, which are bounded because there are
  * patterns of two threads that chase each other. */
-static void *reserve_by_search(size_t size, size_t align, size_t unit)
+static void *reserve_by_search(size_t size, size_t align, size_t unit, DWORD how)
 {
     enum { TRIES = 64 };
     size_t wide;
@@ -177,39 +179,40 @@ static void *reserve_by_search(size_t size, size_t align, size_t unit)
     }
     void *base = NULL;
     for (unsigned i = 0; i < TRIES && base == NULL; i++) {
-        void *found = reserve_anywhere(wide);
+        void *found = reserve_anywhere(wide, MEM_RESERVE);
         if (found == NULL)
             return NULL;
         VirtualFree(found, 0, MEM_RELEASE);
-        base = reserve_at(vmki_ceil((uintptr_t)found, align), size);
+        base = reserve_at(vmki_ceil((uintptr_t)found, align), size, how);
         if (base == NULL && GetLastError() != ERROR_INVALID_ADDRESS)
             return NULL;
     }
     return base;
 }
 
-static void *reserve_aligned(size_t size, size_t align)
+static void *reserve_aligned(size_t size, size_t align, DWORD how)
 {
     size_t page;
     size_t unit;
     vmki_os_page_facts(&page, &unit);
     if (align <= unit)
-        return reserve_anywhere(size);
-    bool refused;
-    void *base = vmki_os_reserve_by_requirement(size, align, &refused);
+        return reserve_anywhere(size, how);
+    bool refused = false;
+    void *base = how == MEM_RESERVE ? vmki_os_reserve_by_requirement(size, align, &refused) : NULL;
     if (base == NULL && !refused)
-        base = reserve_by_search(size, align, unit);
+        base = reserve_by_search(size, align, unit, how);
     return base;
 }
 
 vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
 {
     void *got = NULL;
+    DWORD how = MEM_RESERVE | (request->watch ? MEM_WRITE_WATCH : 0);
     uintptr_t hint = vmki_floor(request->hint, request->align);
     if (hint != 0)
-        got = reserve_at(hint, request->size);
+        got = reserve_at(hint, request->size, how);
     if (got == NULL && !request->exact)
-        got = reserve_aligned(request->size, request->align);
+        got = reserve_aligned(request->size, request->align, how);
     if (got == NULL)
         return refused_space(request->exact);
     *base = got;

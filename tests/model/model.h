@@ -24,6 +24,7 @@ typedef struct model_rules {
     size_t huge_page_size; /* 0: no huge pages, and advice on them is unsupported */
     unsigned advice;       /* 1u << VMK_ADVICE_...: other advice that there is */
     bool guards;           /* marks in the page table */
+    bool watch;            /* writes are accounted for, as the kind USERFAULT */
 } model_rules;
 
 #define MODEL_MAX_ADDRESS_SPACE ((size_t)3 << 27)

@@ -65,4 +65,10 @@ void model_violate(const char *who, const char *what, size_t address);
 /* os_vm.c: called once, when the block is there. */
 void model_pages_init(void);
 
+/* os_vm.c: is all of it committed, inside one reservation, and are none of its pages guards? */
+bool model_all_committed(const void *base, size_t size);
+
+/* os_watch.c: pages whose writes are accounted for cease to be so. */
+void model_watch_forget(size_t first, size_t count);
+
 #endif

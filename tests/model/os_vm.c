@@ -175,6 +175,8 @@ static bool change(span s, model_state state, uint32_t owner, bool may_refuse)
     count_pages(s, &ours, &committed);
     size_t mappings = model.mappings - mappings_beginning(s);
     memcpy(before + s.first, pages + s.first, s.count * sizeof *pages);
+    if (state == MODEL_FREE || state == MODEL_RESERVED)
+        model_watch_forget(s.first, s.count);
     for (size_t i = s.first; i < s.first + s.count; i++) {
         pages[i].state = (uint8_t)state;
         pages[i].owner = owner;
@@ -238,6 +240,17 @@ static bool check_committed_span(model_call call, const void *base, size_t size,
             model_violate(call_names[call], "a page is not committed, or not writable", i * model.page_size);
             return false;
         }
+    return true;
+}
+
+bool model_all_committed(const void *base, size_t size)
+{
+    span s;
+    if (!find_span(base, size, &s))
+        return false;
+    for (size_t i = s.first; i < s.first + s.count; i++)
+        if (!is_committed(&pages[i]) || pages[i].guard || pages[i].owner != pages[s.first].owner)
+            return false;
     return true;
 }
 

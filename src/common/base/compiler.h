@@ -34,6 +34,8 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 
 /* Sequentially consistent; each answers with what was there before. */
 #define VMKI_FETCH_OR(pointer, bits) __atomic_fetch_or((pointer), (bits), __ATOMIC_SEQ_CST)
+#define VMKI_FETCH_AND(pointer, bits) __atomic_fetch_and((pointer), (bits), __ATOMIC_SEQ_CST)
+#define VMKI_FETCH_ADD(pointer, value) __atomic_fetch_add((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_EXCHANGE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD_32(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
@@ -111,8 +113,13 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 
 #if defined(_WIN64)
 #define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr64((volatile __int64 *)(pointer), (__int64)(bits)))
+#define VMKI_FETCH_AND(pointer, bits) ((size_t)_InterlockedAnd64((volatile __int64 *)(pointer), (__int64)(bits)))
+#define VMKI_FETCH_ADD(pointer, value)                                                                                 \
+    ((size_t)_InterlockedExchangeAdd64((volatile __int64 *)(pointer), (__int64)(value)))
 #else
 #define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr((volatile long *)(pointer), (long)(bits)))
+#define VMKI_FETCH_AND(pointer, bits) ((size_t)_InterlockedAnd((volatile long *)(pointer), (long)(bits)))
+#define VMKI_FETCH_ADD(pointer, value) ((size_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 #endif
 
 /* Of 4 or 8 bytes. */

@@ -115,21 +115,23 @@ void vmki_os_pressure_close(vmki_os_pressure *pressure);
 
 /* --- write-watch: os_watch.c ------------------------------------------------------------------------------------- */
 
-/* What the system itself keeps account of, by one of its ways: start begins with everything in the range clean. The
- * ranges of collect and arm are committed pages. What is no part of a `region` is static data, which some ways
- * don't bear. */
+/* What the system itself keeps account of, by one of its ways: USERFAULT, WRITE_WATCH, SOFT_DIRTY. Open says nothing of
+ * what was written so far: arm does. The ranges of collect and arm are committed pages of what was opened. What is no
+ * part of a `region` is static data, which some ways don't bear. */
 typedef struct vmki_os_watch {
     uintptr_t state[4];
 } vmki_os_watch;
 
 vmk_status vmki_os_watch_open(vmki_os_watch *watch, vmk_watch_kind kind, void *base, size_t size, bool region);
 /* What was written in the range, and clean again, in the same moment: at most `capacity` runs, ascending; *until: the
- * first address that was not looked at. */
+ * first address that was not looked at. SOFT_DIRTY cleans nothing here. If it fails, nothing has become clean. */
 vmk_status vmki_os_watch_collect(vmki_os_watch *watch, void *base, size_t size, vmki_os_range *runs, size_t capacity,
                                  size_t *count, void **until);
-/* Clean from now on, whatever was written. */
+/* Clean from now on, whatever was written. With SOFT_DIRTY it is the whole process that becomes clean. */
 vmk_status vmki_os_watch_arm(vmki_os_watch *watch, void *base, size_t size);
 void vmki_os_watch_close(vmki_os_watch *watch, void *base, size_t size);
+/* In the child of a fork, instead of close: the watch is its parent's. Then it may be opened anew. */
+void vmki_os_watch_forget(vmki_os_watch *watch);
 
 /* Have `handler` asked of every fault of this process by a write to memory that is there and protected, before whoever
  * is asked now; true: try the write again. It runs in the thread that faults, in a signal handler. `handler` stays for

@@ -21,6 +21,8 @@
 
 static vmk_stats stats; /* under the vm lock */
 
+vmki_watcher *vmki_vm_watcher; /* likewise */
+
 /* --- the lock --------------------------------------------------------------------------------------------------- */
 
 static vmki_os_lock lock;
@@ -50,6 +52,13 @@ void vmki_vm_lock(void)
 void vmki_vm_unlock(void)
 {
     vmki_os_lock_release(&lock);
+}
+
+void vmki_vm_tell_unlocked(const vmk_region *region, uintptr_t base, size_t size, vmki_change change)
+{
+    vmki_vm_lock();
+    (void)vmki_vm_tell(region, base, size, change);
+    vmki_vm_unlock();
 }
 
 /* --- arguments -------------------------------------------------------------------------------------------------- */
@@ -165,6 +174,10 @@ void vmk_release(vmk_region *region)
     VMKI_REQUIRE_LIVE(region, "vmk_release");
     vmki_os_error before = vmki_os_error_get();
     vmki_vm_lock();
+    if (VMKI_UNLIKELY(vmki_vm_tell(region, (uintptr_t)region->base, region->size, VMKI_CHANGE_END))) {
+        vmki_vm_unlock();
+        vmki_misuse("vmk_release: region is still being watched", region);
+    }
     stats.regions--;
     stats.reserved -= region->size + region->guard_size;
     stats.committed -= region->committed;
@@ -199,9 +212,25 @@ static bool next_gap(const vmk_region *region, uintptr_t *from, uintptr_t limit,
     return true;
 }
 
+/* A decommit was refused: what is committed is still there, to be watched as if it were new. */
+static void tell_committed(const vmk_region *region, uintptr_t base, uintptr_t limit)
+{
+    for (uintptr_t from = base; from < limit;) {
+        const vmki_extent *next = vmki_extents_above(region->extents, from);
+        if (next == NULL || next->base >= limit)
+            return;
+        uintptr_t low = vmki_max(next->base, from);
+        from = vmki_min(next->limit, limit);
+        (void)vmki_vm_tell(region, low, from - low, VMKI_CHANGE_COMMIT);
+    }
+}
+
 static vmk_status pages_decommit(const vmk_region *region, uintptr_t base, size_t size)
 {
+    (void)vmki_vm_tell(region, base, size, VMKI_CHANGE_LOSE);
     vmk_status status = vmki_os_decommit((void *)base, size);
+    if (status != VMK_OK && vmki_vm_watcher != NULL)
+        tell_committed(region, base, base + size);
     if (status == VMK_OK && region->name != NULL)
         vmki_os_name((void *)base, size, region->name);
     if (status == VMK_OK && VMKI_LOAD_RELAXED(&region->guards) != 0) /* they would outlast it, and the next commit */
@@ -238,6 +267,7 @@ vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size)
             commit_undo(region, base, gap, gap_size);
             return status;
         }
+        (void)vmki_vm_tell(region, gap, gap_size, VMKI_CHANGE_COMMIT);
         fresh += gap_size;
         gaps++;
     }
@@ -365,6 +395,7 @@ vmk_status vmk_discard(vmk_region *region, size_t offset, size_t size)
     uintptr_t from = (uintptr_t)region->base + offset, limit = from + size, run;
     size_t run_size;
     while (next_run(region, &from, limit, &run, &run_size)) {
+        vmki_vm_tell_unlocked(region, run, run_size, VMKI_CHANGE_WRITE);
         vmk_status status = vmki_os_discard((void *)run, run_size);
         if (status != VMK_OK)
             return status;
@@ -395,7 +426,10 @@ vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_acces
     size_t run;
     if (vmk_region_query(region, offset, &run) != VMK_STATE_COMMITTED || run < size)
         return VMK_ERR_ARGUMENT;
+    vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_LOSE);
     vmk_status status = vmki_os_protect(region->base + offset, size, access);
+    if (status != VMK_OK || access == VMK_ACCESS_READ_WRITE)
+        vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_COMMIT);
     if (status == VMK_OK)
         vmki_os_error_set(before);
     return status;

@@ -75,10 +75,13 @@ vmk_status vmk_guard_set(vmk_region *region, size_t offset, size_t size)
     vmki_os_error before = vmki_os_error_get();
     vmki_vm_lock();
     region->guards++; /* first: whoever decommits must know */
+    (void)vmki_vm_tell(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_LOSE);
     vmki_vm_unlock();
     vmk_status status = vmki_os_guard_set(region->base + offset, size);
     if (status == VMK_ERR_UNSUPPORTED)
         status = guard_by_protection(region, region->base + offset, size);
+    if (status != VMK_OK)
+        vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_COMMIT);
     if (status == VMK_OK)
         vmki_os_error_set(before);
     return status;
@@ -100,8 +103,10 @@ vmk_status vmk_guard_clear(vmk_region *region, size_t offset, size_t size)
         return status;
     if (by_protection)
         guard_let_go(region);
-    if (any)
+    if (any) {
         vmki_os_guard_clear(region->base + offset, size);
+        vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_COMMIT);
+    }
     vmki_os_error_set(before);
     return VMK_OK;
 }
@@ -127,6 +132,7 @@ vmk_status vmk_prefault(vmk_region *region, size_t offset, size_t size)
     if (size == 0)
         return VMK_OK;
     vmki_os_error before = vmki_os_error_get();
+    vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_WRITE);
     vmk_status status = vmki_os_prefault(region->base + offset, size);
     if (status == VMK_ERR_UNSUPPORTED) {
         touch(region->base + offset, size);

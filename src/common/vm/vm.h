@@ -44,6 +44,29 @@ vmk_status vmki_vm_move(vmk_region *region, size_t new_size);
 /* service.c: a region ends, with all guards in it. */
 void vmki_guards_forget(vmk_region *region);
 
+/* --- watched regions: watch.c, if the program has it --- */
+
+/* What happens to pages of a region that somebody may be watching. */
+typedef enum vmki_change {
+    VMKI_CHANGE_COMMIT, /* they have just become committed and writable, */
+    VMKI_CHANGE_LOSE,   /* are about to be committed no more, or protected by the program, */
+    VMKI_CHANGE_WRITE,  /* or to be written or dropped by the system */
+    VMKI_CHANGE_END     /* of the region */
+} vmki_change;
+
+/* Called under the vm lock; true: some of it is being watched. NULL until something is: so who watches nothing links
+ * nothing. */
+typedef bool vmki_watcher(const vmk_region *region, uintptr_t base, size_t size, vmki_change change);
+extern vmki_watcher *vmki_vm_watcher;
+
+static inline bool vmki_vm_tell(const vmk_region *region, uintptr_t base, size_t size, vmki_change change)
+{
+    return vmki_vm_watcher != NULL && vmki_vm_watcher(region, base, size, change);
+}
+
+/* The same without the lock, of a change by the program's own call. */
+void vmki_vm_tell_unlocked(const vmk_region *region, uintptr_t base, size_t size, vmki_change change);
+
 /* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the
  * lock or where nobody else uses the region. */
 bool vmki_region_check(const vmk_region *region);
