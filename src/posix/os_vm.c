@@ -366,6 +366,10 @@ static const int advices[VMK_ADVICES] = {
     [VMK_ADVICE_FORK] = VMKI_POSIX_FORK,
     [VMK_ADVICE_WIPE_ON_FORK] = VMKI_POSIX_WIPE_ON_FORK,
     [VMK_ADVICE_KEEP_ON_FORK] = VMKI_POSIX_KEEP_ON_FORK,
+    [VMK_ADVICE_SEQUENTIAL] = MADV_SEQUENTIAL,
+    [VMK_ADVICE_RANDOM] = MADV_RANDOM,
+    [VMK_ADVICE_NORMAL] = MADV_NORMAL,
+    [VMK_ADVICE_WILL_NEED] = MADV_WILLNEED,
 };
 
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)

@@ -59,6 +59,13 @@ bool vmki_region_has(const vmk_region *region, size_t offset, size_t size)
     return vmki_is_aligned(offset | size, vmk_page_size()) && vmki_range_within(offset, size, region->size);
 }
 
+bool vmki_region_committed(const vmk_region *region, size_t offset, size_t size)
+{
+    size_t run;
+    return vmki_region_has(region, offset, size) &&
+           (size == 0 || (vmk_region_query(region, offset, &run) == VMK_STATE_COMMITTED && run >= size));
+}
+
 void vmki_region_require(const vmk_region *region, const char *not_live, const char *released)
 {
     if (VMKI_LIKELY(region->seal == SEAL_LIVE))
@@ -387,14 +394,11 @@ void vmk_reuse(vmk_region *region, size_t offset, size_t size)
 vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access)
 {
     VMKI_REQUIRE_LIVE(region, "vmk_protect");
-    if (!vmki_region_has(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
+    if (!vmki_region_committed(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
         return VMK_ERR_ARGUMENT;
     if (size == 0)
         return VMK_OK;
     vmki_os_error before = vmki_os_error_get();
-    size_t run;
-    if (vmk_region_query(region, offset, &run) != VMK_STATE_COMMITTED || run < size)
-        return VMK_ERR_ARGUMENT;
     vmk_status status = vmki_os_protect(region->base + offset, size, access);
     if (status == VMK_OK)
         vmki_os_error_set(before);

@@ -25,6 +25,9 @@ void vmki_region_require(const vmk_region *region, const char *not_live, const c
 /* Whole pages inside it? */
 bool vmki_region_has(const vmk_region *region, size_t offset, size_t size);
 
+/* The same, and all of them committed? */
+bool vmki_region_committed(const vmk_region *region, size_t offset, size_t size);
+
 /* vmk_commit and vmk_decommit under the lock, for ranges known to be whole pages inside a live region. */
 vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size);
 vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
@@ -41,7 +44,7 @@ size_t vmki_vm_budget(size_t wanted, unsigned flags);
  * region->base changes. On failure all is as it was. VMK_ERR_UNSUPPORTED: the system can't. Under the lock. */
 vmk_status vmki_vm_move(vmk_region *region, size_t new_size);
 
-/* service.c: a region ends, with all guards in it. */
+/* guard.c: a region ends, with all guards in it. */
 void vmki_guards_forget(vmk_region *region);
 
 /* Is this a live region whose set of extents is well-formed, inside it, and adds up to region->committed? Under the
