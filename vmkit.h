@@ -242,6 +242,7 @@ typedef struct vmk_region {
     const char *name;    /* as it was asked for */
     size_t guards;       /* calls that have set guards */
     size_t guards_held;  /* of them by protection */
+    size_t marked;       /* not 0: batches have left marks on pages that are reserved */
     struct vmki_extent *extents;
     uintptr_t seal;
 } vmk_region;

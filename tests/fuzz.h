@@ -65,7 +65,7 @@ static inline fuzz_input fuzz_start(const uint8_t *data, size_t size)
     vmk_stats_now(&in.before);
     unsigned plan = fuzz_byte(&in);
     unsigned kind = fuzz_byte(&in);
-    model_rules rules = {.junk_on_discard = (kind & 1) != 0};
+    model_rules rules = {.junk_on_discard = (kind & 1) != 0, .guards = (kind & 2) != 0, .batch = (kind & 10) != 0};
     if ((kind & 6) == 6)
         rules.commit_quota = model_committed() + FUZZ_QUOTA_PAGES * vmk_page_size();
     if ((kind & 24) == 24)

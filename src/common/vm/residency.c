@@ -85,3 +85,50 @@ vmk_status vmk_residency(const vmk_region *region, size_t offset, size_t size, u
     vmki_os_error_set(before);
     return VMK_OK;
 }
+
+/* --- huge pages, nodes ------------------------------------------------------------------------------------------ */
+
+vmk_status vmk_huge_report(const vmk_region *region, size_t offset, size_t size, size_t *huge)
+{
+    size_t sum = 0, run;
+    VMKI_REQUIRE_LIVE(region, "vmk_huge_report");
+    if (!vmki_region_has(region, offset, size))
+        return VMK_ERR_ARGUMENT;
+    vmki_os_error before = vmki_os_error_get();
+    for (size_t at = 0; at < size; at += run) {
+        vmk_state state = vmk_region_query(region, offset + at, &run);
+        size_t found = 0;
+        run = vmki_min(run, size - at);
+        vmk_status status =
+            state == VMK_STATE_COMMITTED ? vmki_os_huge_report(region->base + offset + at, run, &found) : VMK_OK;
+        if (status != VMK_OK)
+            return status;
+        sum += found;
+    }
+    *huge = sum;
+    vmki_os_error_set(before);
+    return VMK_OK;
+}
+
+vmk_status vmk_node_prefer(vmk_region *region, size_t offset, size_t size, unsigned node)
+{
+    VMKI_REQUIRE_LIVE(region, "vmk_node_prefer");
+    if (!vmki_region_has(region, offset, size))
+        return VMK_ERR_ARGUMENT;
+    if (size == 0)
+        return VMK_OK;
+    vmki_os_error before = vmki_os_error_get();
+    vmk_status status = vmki_os_node_prefer(region->base + offset, size, node);
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+vmk_status vmk_node_of(const void *address, unsigned *node)
+{
+    vmki_os_error before = vmki_os_error_get();
+    vmk_status status = vmki_os_node_of(address, node);
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
