@@ -79,7 +79,7 @@ static void check_all(const world *w)
 #ifdef VMKIT_MODEL
     FUZZ_CHECK(model_reserved() == reserved + stats.overhead);
     FUZZ_CHECK(model_committed() == committed + stats.overhead || fuzz_undoing_may_fail(&w->in));
-    FUZZ_CHECK(model_violation() == NULL);
+    FUZZ_CHECK_NONE(model_violation());
 #endif
 }
 

@@ -2,13 +2,14 @@
  *
  * Batches: decommit, discard and protect of many ranges of a region.
  *
- * Ranges that touch are one, a group. Where the system takes many ranges at once it is given the committed runs of as
- * many groups as fit into one request; what it refuses is done as if it had been asked for alone. So everything works
- * without such a system as well, at a call for each group, and only then fails where that fails.
+ * Ranges that touch are one, a group. Where the system takes many ranges at once it is given as many as fit into one
+ * request; what it refuses is done as if it had been asked for alone. So everything works without such a system as
+ * well, at a call for each group, and only then fails where that fails.
  *
  * A decommit by batch leaves its pages in a mapping that can be written, marked as guards: no mapping is split, so none
  * is needed. Such pages are reserved like others; region->marked says that there may be some, and whoever commits
- * clears the marks. A group is decommitted whole or not at all, so a request has none in part.
+ * clears the marks. A group is decommitted whole or not at all, so a request has only such as are one committed run;
+ * others, with reserved pages between, are decommitted alone.
  */
 #include "common/base/check.h"
 #include "common/base/os_service.h"
@@ -93,41 +94,63 @@ static uintptr_t address_of(const vmk_region *region, size_t offset)
 
 typedef struct request {
     vmki_os_range runs[AT_ONCE];
+    size_t next[AT_ONCE]; /* the first range behind each */
     size_t count;
-    size_t groups;
-    size_t next; /* the first range that is not in it */
 } request;
 
-/* Add the committed runs of a group; false, and none of them, if there is no room. */
-static bool request_add(request *r, const vmk_region *region, const group *g)
+/* Go past groups that have nothing committed. */
+static void skip_reserved(const vmk_region *region, const vmk_run *ranges, size_t count, size_t *at)
 {
-    uintptr_t from = address_of(region, g->offset), limit = from + g->size;
-    size_t count = r->count;
+    group g;
     vmki_os_range run;
-    while (next_run(region, &from, limit, &run)) {
-        if (count == AT_ONCE)
-            return false;
-        r->runs[count++] = run;
+    while (next_group(ranges, count, *at, &g)) {
+        uintptr_t from = address_of(region, g.offset);
+        if (next_run(region, &from, from + g.size, &run))
+            return;
+        *at = g.next;
     }
-    r->count = count;
-    r->groups++;
-    r->next = g->next;
-    return true;
+    *at = count;
 }
 
-/* As many groups as fit, from ranges[at] on. */
+/* The groups from ranges[at] on that are one committed run each, as many as fit. */
 static void request_fill(request *r, const vmk_region *region, const vmk_run *ranges, size_t count, size_t at)
 {
     group g;
-    r->count = r->groups = 0;
-    r->next = at;
-    while (next_group(ranges, count, r->next, &g))
-        if (!request_add(r, region, &g))
-            return;
-    r->next = count; /* those of size 0 at the end */
+    vmki_os_range run, second;
+    r->count = 0;
+    for (size_t next = at; r->count < AT_ONCE && next_group(ranges, count, next, &g); next = g.next) {
+        uintptr_t from = address_of(region, g.offset), limit = from + g.size;
+        if (next_run(region, &from, limit, &run)) {
+            if (next_run(region, &from, limit, &second))
+                return;
+            r->runs[r->count] = run;
+            r->next[r->count++] = g.next;
+        }
+    }
 }
 
-/* A group that could be neither given back nor decommitted: pages of it may be marked. */
+/* Ask for it, and note what is done. *able: false once it has turned out that the system takes none. Gives back whether
+ * a range was refused, which may have been marked in part. */
+static bool request_send(const request *r, vmk_region *region, size_t *at, bool *able)
+{
+    size_t done;
+    if (vmki_extents_prepare(r->count) != VMK_OK)
+        return false;
+    region->marked++;
+    vmk_status status = vmki_os_decommit_batch(r->runs, r->count, &done);
+    if (status == VMK_ERR_UNSUPPORTED && done == 0) {
+        region->marked--;
+        *able = false;
+        return false;
+    }
+    for (size_t i = 0; i < done; i++)
+        vmki_vm_decommitted(region, (uintptr_t)r->runs[i].base - (uintptr_t)region->base, r->runs[i].size);
+    if (done != 0)
+        *at = r->next[done - 1];
+    return done < r->count;
+}
+
+/* A group that could be neither given back nor decommitted. */
 static void unmark(const vmk_region *region, const group *g)
 {
     vmki_os_error why = vmki_os_error_get();
@@ -138,53 +161,28 @@ static void unmark(const vmk_region *region, const group *g)
     vmki_os_error_set(why);
 }
 
-/* The first groups of a request are done, as far as the first run that isn't. Moves *at past them. */
-static void request_note(const request *r, vmk_region *region, const vmk_run *ranges, size_t done, size_t *at)
-{
-    uintptr_t until = done < r->count ? (uintptr_t)r->runs[done].base : UINTPTR_MAX;
-    group g;
-    while (next_group(ranges, r->next, *at, &g) && address_of(region, g.offset) + g.size <= until) {
-        vmki_vm_decommitted(region, g.offset, g.size);
-        *at = g.next;
-    }
-    if (done == r->count)
-        *at = r->next;
-}
-
-/* One request to the system, under the lock. *able: false once it has turned out that it takes none. */
+/* One request to the system, or one group that is for no request, under the lock. */
 static vmk_status decommit_some(vmk_region *region, const vmk_run *ranges, size_t count, size_t *at, bool *able)
 {
     request r;
     group g;
-    size_t done = 0;
-    bool asked = false;
-    if (*able) {
+    bool refused = false;
+    skip_reserved(region, ranges, count, at);
+    if (*able && *at < count) {
+        size_t from = *at;
         request_fill(&r, region, ranges, count, *at);
-        if (r.count == 0 && r.next != *at) { /* nothing is committed there */
-            *at = r.next;
-            return VMK_OK;
-        }
-    }
-    if (*able && r.count != 0 && vmki_extents_prepare(r.groups) == VMK_OK) {
-        region->marked++;
-        vmk_status status = vmki_os_decommit_batch(r.runs, r.count, &done);
-        asked = status != VMK_ERR_UNSUPPORTED || done != 0;
-        if (!asked) {
-            region->marked--;
-            *able = false;
-        }
-        request_note(&r, region, ranges, done, at);
-        if (done == r.count)
+        if (r.count != 0)
+            refused = request_send(&r, region, at, able);
+        skip_reserved(region, ranges, count, at); /* to the one that was refused */
+        if (*at != from && !refused)
             return VMK_OK;
     }
-    if (!next_group(ranges, count, *at, &g)) {
-        *at = count;
+    if (!next_group(ranges, count, *at, &g))
         return VMK_OK;
-    }
     vmk_status status = vmki_vm_decommit(region, g.offset, g.size);
     if (status == VMK_OK)
         *at = g.next;
-    else if (asked)
+    else if (refused)
         unmark(region, &g);
     return status;
 }

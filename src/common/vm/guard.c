@@ -20,6 +20,7 @@ static bool guard_hold(vmk_region *region)
     bool allowed = mappings == 0 || held < mappings / (MAPPINGS_OF_GUARD * SHARE_OF_MAPPINGS);
     if (allowed) {
         held++;
+        region->guards_by++;
         region->guards_held++;
     }
     vmki_vm_unlock();
@@ -36,7 +37,8 @@ static void guard_let_go(vmk_region *region)
     vmki_vm_unlock();
 }
 
-/* Under the vm lock. */
+/* Under the vm lock. How many there still are is only estimated: a guard may be cleared in pieces. So whether there
+ * ever was one by protection is known apart from that. */
 void vmki_guards_forget(vmk_region *region)
 {
     held -= region->guards_held;
@@ -81,7 +83,7 @@ vmk_status vmk_guard_clear(vmk_region *region, size_t offset, size_t size)
         return VMK_OK;
     vmki_os_error before = vmki_os_error_get();
     vmki_vm_lock();
-    bool any = region->guards != 0, by_protection = region->guards_held != 0;
+    bool any = region->guards != 0, by_protection = region->guards_by != 0;
     vmki_vm_unlock();
     vmk_status status = by_protection ? vmki_os_protect(region->base + offset, size, VMK_ACCESS_READ_WRITE) : VMK_OK;
     if (status != VMK_OK)
