@@ -240,8 +240,10 @@ typedef struct vmk_region {
     size_t committed;    /* bytes committed now; exact while no other thread works on the region */
     size_t unit;         /* of commit: the page size, or that of its explicit huge pages */
     const char *name;    /* as it was asked for */
-    size_t guards;       /* calls that have set guards */
-    size_t guards_held;  /* of them by protection */
+    size_t guards;       /* calls that have set guards, */
+    size_t guards_by;    /* of them by protection, */
+    size_t guards_held;  /* of these without a vmk_guard_clear so far */
+    size_t marked;       /* not 0: batches have left marks on pages that are reserved */
     struct vmki_extent *extents;
     uintptr_t seal;
 } vmk_region;

@@ -27,6 +27,15 @@ static inline void fuzz_failed(const char *condition, const char *file, int line
     abort();
 }
 
+/* A violation of the model's contract; NULL: none. */
+static inline void fuzz_violation(const char *words, const char *file, int line)
+{
+    if (words != NULL)
+        fuzz_failed(words, file, line);
+}
+
+#define FUZZ_CHECK_NONE(violation) fuzz_violation((violation), __FILE__, __LINE__)
+
 typedef struct fuzz_input {
     const uint8_t *data;
     size_t size;
@@ -65,7 +74,7 @@ static inline fuzz_input fuzz_start(const uint8_t *data, size_t size)
     vmk_stats_now(&in.before);
     unsigned plan = fuzz_byte(&in);
     unsigned kind = fuzz_byte(&in);
-    model_rules rules = {.junk_on_discard = (kind & 1) != 0};
+    model_rules rules = {.junk_on_discard = (kind & 1) != 0, .guards = (kind & 2) != 0, .batch = (kind & 10) != 0};
     if ((kind & 6) == 6)
         rules.commit_quota = model_committed() + FUZZ_QUOTA_PAGES * vmk_page_size();
     if ((kind & 24) == 24)
@@ -84,7 +93,7 @@ static inline bool fuzz_settle(fuzz_input *in, vmk_status status)
 {
     bool failed = model_failed();
     FUZZ_CHECK(status == VMK_OK || in->tight || (failed && (in->lasting || !in->seen)));
-    FUZZ_CHECK(model_violation() == NULL);
+    FUZZ_CHECK_NONE(model_violation());
     in->seen = failed;
     return status == VMK_OK;
 }
@@ -131,7 +140,7 @@ static inline void fuzz_end(fuzz_input *in)
 #ifdef VMKIT_MODEL
     FUZZ_CHECK(model_reserved() == stats.reserved + stats.overhead);
     FUZZ_CHECK(model_committed() == stats.committed + stats.overhead);
-    FUZZ_CHECK(model_violation() == NULL);
+    FUZZ_CHECK_NONE(model_violation());
     model_reset(NULL);
 #endif
 }

@@ -10,6 +10,7 @@ enum { REGIONS = 4, MAX_PAGES = 64 };
 
 typedef struct shadow_page {
     bool committed;
+    bool guard;   /* not to be touched, even where it is none any more */
     bool unknown; /* discarded: what is in it is nobody's business */
     vmk_access access;
     unsigned char value; /* at its first and its last byte */
@@ -28,7 +29,7 @@ typedef struct world {
     shadow regions[REGIONS];
 } world;
 
-static const shadow_page reserved_page = {false, false, VMK_ACCESS_READ_WRITE, 0};
+static const shadow_page reserved_page = {.access = VMK_ACCESS_READ_WRITE};
 
 /* --- comparing -------------------------------------------------------------------------------------------------- */
 
@@ -37,7 +38,7 @@ static void check_contents(const shadow *s, size_t page_size)
     for (size_t i = 0; i < s->count; i++) {
         const shadow_page *p = &s->pages[i];
         const volatile unsigned char *bytes = s->region.base + i * page_size;
-        if (p->committed && !p->unknown && p->access != VMK_ACCESS_NONE)
+        if (p->committed && !p->unknown && !p->guard && p->access != VMK_ACCESS_NONE)
             FUZZ_CHECK(bytes[0] == p->value && bytes[page_size - 1] == p->value);
     }
 }
@@ -78,7 +79,7 @@ static void check_all(const world *w)
 #ifdef VMKIT_MODEL
     FUZZ_CHECK(model_reserved() == reserved + stats.overhead);
     FUZZ_CHECK(model_committed() == committed + stats.overhead || fuzz_undoing_may_fail(&w->in));
-    FUZZ_CHECK(model_violation() == NULL);
+    FUZZ_CHECK_NONE(model_violation());
 #endif
 }
 
@@ -170,7 +171,7 @@ static void do_release(world *w, shadow *s)
 static void write_page(const world *w, shadow *s, size_t page, unsigned char value)
 {
     shadow_page *p = &s->pages[page];
-    if (!p->committed || p->access != VMK_ACCESS_READ_WRITE)
+    if (!p->committed || p->guard || p->access != VMK_ACCESS_READ_WRITE)
         return;
     s->region.base[page * w->page] = value;
     s->region.base[(page + 1) * w->page - 1] = value;
@@ -212,13 +213,29 @@ static void do_decommit(world *w, shadow *s)
         s->pages[i] = reserved_page;
 }
 
+/* May all that is committed of it be written? */
+static bool all_writable(const shadow *s, size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++)
+        if (s->pages[i].committed && (s->pages[i].guard || s->pages[i].access != VMK_ACCESS_READ_WRITE))
+            return false;
+    return true;
+}
+
+static bool any_guard(const shadow *s, size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++)
+        if (s->pages[i].guard)
+            return true;
+    return false;
+}
+
 static void do_discard(world *w, shadow *s)
 {
     size_t first, count;
     take_range(w, s, &first, &count);
-    for (size_t i = first; i < first + count; i++)
-        if (s->pages[i].committed && s->pages[i].access != VMK_ACCESS_READ_WRITE)
-            return;
+    if (!all_writable(s, first, count))
+        return;
     (void)fuzz_settle(&w->in, vmk_discard(&s->region, first * w->page, count * w->page));
     for (size_t i = first; i < first + count; i++)
         s->pages[i].unknown = true; /* after a failure too: of several runs the first may be gone */
@@ -234,6 +251,8 @@ static void do_protect(world *w, shadow *s)
     }
     take_range(w, s, &first, &count);
     vmk_access access = (vmk_access)fuzz_below(&w->in, 3);
+    if (any_guard(s, first, count))
+        return;
     vmk_status status = vmk_protect(&s->region, first * w->page, count * w->page, access);
     if (!all_committed(s, first, count)) {
         FUZZ_CHECK(status == VMK_ERR_ARGUMENT);
@@ -243,6 +262,129 @@ static void do_protect(world *w, shadow *s)
         return;
     for (size_t i = first; i < first + count; i++)
         s->pages[i].access = access;
+}
+
+static void do_guard_set(world *w, shadow *s)
+{
+    size_t first, count;
+    take_range(w, s, &first, &count);
+    vmk_status status = vmk_guard_set(&s->region, first * w->page, count * w->page);
+    if (!all_committed(s, first, count)) {
+        FUZZ_CHECK(status == VMK_ERR_ARGUMENT);
+        return;
+    }
+    if (status == VMK_ERR_MAPPINGS || !fuzz_settle(&w->in, status)) /* by protection there may be but so many */
+        return;
+    for (size_t i = first; i < first + count; i++)
+        s->pages[i].guard = true;
+}
+
+/* Of pages that may be written, or are guards. */
+static void do_guard_clear(world *w, shadow *s)
+{
+    size_t first, count;
+    take_range(w, s, &first, &count);
+    for (size_t i = first; i < first + count; i++)
+        if (s->pages[i].access != VMK_ACCESS_READ_WRITE)
+            return;
+    vmk_status status = vmk_guard_clear(&s->region, first * w->page, count * w->page);
+    if (!all_committed(s, first, count)) {
+        FUZZ_CHECK(status == VMK_ERR_ARGUMENT);
+        return;
+    }
+    if (!fuzz_settle(&w->in, status))
+        return;
+    for (size_t i = first; i < first + count; i++) {
+        s->pages[i].unknown = s->pages[i].unknown || s->pages[i].guard;
+        s->pages[i].guard = false;
+    }
+}
+
+/* --- batches ---------------------------------------------------------------------------------------------------- */
+
+enum { MAX_RANGES = 8 };
+
+typedef struct batch {
+    vmk_run runs[MAX_RANGES];
+    size_t count;
+} batch;
+
+/* Some ranges, in pages: ascending, some of them empty, some touching. */
+static void take_batch(world *w, const shadow *s, batch *b)
+{
+    size_t at = 0, most = 1 + fuzz_below(&w->in, MAX_RANGES);
+    for (b->count = 0; b->count < most && at < s->count; b->count++) {
+        size_t first = vmki_min(at + fuzz_below(&w->in, 5), s->count);
+        size_t size = fuzz_below(&w->in, vmki_min(s->count - first, 9) + 1);
+        b->runs[b->count] = (vmk_run){first * w->page, size * w->page};
+        at = first + size;
+    }
+}
+
+static bool batch_is(const world *w, const shadow *s, const batch *b, bool (*what)(const shadow *, size_t, size_t))
+{
+    for (size_t i = 0; i < b->count; i++)
+        if (!what(s, b->runs[i].offset / w->page, b->runs[i].size / w->page))
+            return false;
+    return true;
+}
+
+/* The pages of the ranges [from, to) are like this one from now on; or their contents are not known. */
+static void batch_note(const world *w, shadow *s, const batch *b, size_t from, size_t to, const shadow_page *page)
+{
+    for (size_t i = from; i < to; i++)
+        for (size_t at = 0; at < b->runs[i].size; at += w->page) {
+            shadow_page *p = &s->pages[(b->runs[i].offset + at) / w->page];
+            if (page != NULL)
+                *p = *page;
+            else
+                p->unknown = true;
+        }
+}
+
+static void do_decommit_batch(world *w, shadow *s)
+{
+    batch b;
+    size_t done = SIZE_MAX;
+    take_batch(w, s, &b);
+    bool all = fuzz_settle(&w->in, vmk_decommit_batch(&s->region, b.runs, b.count, &done));
+    FUZZ_CHECK(all ? done == b.count : done < b.count);
+    batch_note(w, s, &b, 0, done, &reserved_page);
+    batch_note(w, s, &b, done, b.count, NULL);
+}
+
+static void do_discard_batch(world *w, shadow *s)
+{
+    batch b;
+    size_t done = SIZE_MAX;
+    take_batch(w, s, &b);
+    if (!batch_is(w, s, &b, all_writable))
+        return;
+    bool all = fuzz_settle(&w->in, vmk_discard_batch(&s->region, b.runs, b.count, &done));
+    FUZZ_CHECK(all ? done == b.count : done < b.count);
+    batch_note(w, s, &b, 0, b.count, NULL);
+}
+
+static void do_protect_batch(world *w, shadow *s)
+{
+    batch b;
+    size_t done = SIZE_MAX;
+    take_batch(w, s, &b);
+    vmk_access access = (vmk_access)fuzz_below(&w->in, 3);
+    for (size_t i = 0; i < b.count; i++)
+        if (any_guard(s, b.runs[i].offset / w->page, b.runs[i].size / w->page))
+            return;
+    bool sound = batch_is(w, s, &b, all_committed);
+    vmk_status status = vmk_protect_batch(&s->region, b.runs, b.count, access, &done);
+    if (!sound) {
+        FUZZ_CHECK(status == VMK_ERR_ARGUMENT && done == SIZE_MAX);
+        return;
+    }
+    bool all = fuzz_settle(&w->in, status);
+    FUZZ_CHECK(all ? done == b.count : done < b.count);
+    for (size_t i = 0; i < done; i++)
+        for (size_t at = 0; at < b.runs[i].size; at += w->page)
+            s->pages[(b.runs[i].offset + at) / w->page].access = access;
 }
 
 static void do_advise(world *w, shadow *s)
@@ -257,9 +399,10 @@ static void do_advise(world *w, shadow *s)
 
 static void step(world *w)
 {
-    static void (*const calls[])(world *, shadow *) = {do_commit,  do_commit,  do_write,  do_decommit,
-                                                       do_commit,  do_discard, do_write,  do_protect,
-                                                       do_protect, do_advise,  do_release};
+    static void (*const calls[])(world *, shadow *) = {
+        do_commit,         do_commit,  do_write,  do_decommit,      do_commit,       do_discard,     do_write,
+        do_protect,        do_protect, do_advise, do_release,       do_guard_set,    do_guard_clear, do_decommit_batch,
+        do_decommit_batch, do_commit,  do_write,  do_discard_batch, do_protect_batch};
     unsigned choice = fuzz_byte(&w->in);
     shadow *s = &w->regions[choice % REGIONS];
     if (!s->live)

@@ -38,7 +38,7 @@ START_TEST(random_against_an_array)
         size_t longest = support_random_below(&random, 8) == 0 ? UNITS - from : vmki_min(UNITS - from, 9);
         size_t size = 1 + support_random_below(&random, longest);
         bool add = support_random_below(&random, 2) != 0;
-        ck_assert_int_eq(vmki_extents_prepare(), VMK_OK);
+        ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
         if (add)
             vmki_extents_insert(&root, origin + from, origin + from + size);
         else
@@ -54,9 +54,9 @@ END_TEST
 START_TEST(touching_extents_are_one)
 {
     vmki_extent *root = NULL;
-    ck_assert_int_eq(vmki_extents_prepare(), VMK_OK);
+    ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
     vmki_extents_insert(&root, 0x1000, 0x2000);
-    ck_assert_int_eq(vmki_extents_prepare(), VMK_OK);
+    ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
     vmki_extents_insert(&root, 0x3000, 0x4000);
     vmki_extents_insert(&root, 0x2000, 0x3000);
     ck_assert_uint_eq(root->base, 0x1000);
@@ -75,7 +75,7 @@ START_TEST(many_extents_in_little_memory)
     for (int pass = 0; pass < 3; pass++) {
         for (uintptr_t i = 0; i < MANY; i++) {
             uintptr_t at = origin + i * 7919 % MANY * 2;
-            ck_assert_int_eq(vmki_extents_prepare(), VMK_OK);
+            ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
             vmki_extents_insert(&root, at, at + 1);
         }
         ck_assert_uint_eq(vmki_extents_size(root), MANY);
@@ -89,6 +89,23 @@ START_TEST(many_extents_in_little_memory)
 }
 END_TEST
 
+/* As many nodes as were prepared are there, whatever is free and whatever fresh. */
+START_TEST(nodes_for_many)
+{
+    vmki_extent *root = NULL;
+    for (size_t count = 1; count <= 1000; count += 111) {
+        ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
+        vmki_extents_insert(&root, origin, origin + 2 * count + 1);
+        ck_assert_int_eq(vmki_extents_prepare(count), VMK_OK);
+        for (size_t i = 0; i < count; i++) /* each splits one in two */
+            vmki_extents_remove(&root, origin + 2 * i + 1, origin + 2 * i + 2);
+        ck_assert_uint_eq(vmki_extents_size(root), count + 1);
+        ck_assert(vmki_extents_check(root, origin, origin + 2 * count + 1));
+        vmki_extents_clear(&root);
+    }
+}
+END_TEST
+
 #ifdef VMKIT_MODEL
 START_TEST(no_memory_for_nodes_is_an_error_that_passes)
 {
@@ -99,7 +116,7 @@ START_TEST(no_memory_for_nodes_is_an_error_that_passes)
         model_fail_nth(nth, VMK_ERR_COMMIT, false);
         size_t before = model_reserved();
         for (;; at += 2) {
-            vmk_status status = vmki_extents_prepare();
+            vmk_status status = vmki_extents_prepare(1);
             if (status != VMK_OK)
                 break;
             vmki_extents_insert(&root, at, at + 1);
@@ -107,7 +124,7 @@ START_TEST(no_memory_for_nodes_is_an_error_that_passes)
         }
         ck_assert(model_failed());
         ck_assert_uint_eq(model_reserved(), before);
-        ck_assert_int_eq(vmki_extents_prepare(), VMK_OK);
+        ck_assert_int_eq(vmki_extents_prepare(1), VMK_OK);
         vmki_extents_insert(&root, at, at + 1);
         at += 2;
     }
@@ -128,6 +145,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, no_memory_for_nodes_is_an_error_that_passes); /* before slabs are plenty */
 #endif
     tcase_add_test(tests, many_extents_in_little_memory);
+    tcase_add_test(tests, nodes_for_many);
     suite_add_tcase(suite, tests);
     return support_main(argc, argv, suite, NULL);
 }

@@ -68,6 +68,26 @@ START_TEST(a_decommit_ends_guards)
 }
 END_TEST
 
+/* None is left behind, in whatever pieces and however often they are cleared. */
+static void clear_in_pieces(void)
+{
+    vmk_region region = committed(12);
+    ck_assert_int_eq(vmk_guard_set(&region, page, page), VMK_OK);
+    ck_assert_int_eq(vmk_guard_set(&region, 4 * page, 3 * page), VMK_OK);
+    ck_assert_int_eq(vmk_guard_clear(&region, 9 * page, page), VMK_OK); /* there is none */
+    for (size_t i = 0; i < 12; i++)
+        ck_assert_int_eq(vmk_guard_clear(&region, i * page, page), VMK_OK);
+    ck_assert_int_eq(vmk_discard(&region, 0, region.size), VMK_OK); /* which wants pages that can be written */
+    memset(region.base, 1, region.size);
+    vmk_release(&region);
+}
+
+START_TEST(guards_cleared_in_pieces)
+{
+    clear_in_pieces();
+}
+END_TEST
+
 /* What comes where they were has none. */
 START_TEST(a_release_ends_guards)
 {
@@ -152,6 +172,13 @@ START_TEST(a_refused_guard_is_none)
     ck_assert_int_eq(vmk_guard_clear(&region, page, page), VMK_OK);
     region.base[page] = 1;
     vmk_release(&region);
+}
+END_TEST
+
+START_TEST(guards_by_protection_cleared_in_pieces)
+{
+    model_reset(&without_marks);
+    clear_in_pieces();
 }
 END_TEST
 
@@ -293,11 +320,13 @@ int main(int argc, char **argv)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, guards_fault_until_they_are_cleared);
     tcase_add_test(tests, a_decommit_ends_guards);
+    tcase_add_test(tests, guards_cleared_in_pieces);
     tcase_add_test(tests, a_release_ends_guards);
     tcase_add_test(tests, wrong_ranges);
 #if defined(VMKIT_MODEL)
     tcase_add_test(tests, guards_by_protection_leave_mappings);
     tcase_add_test(tests, a_refused_guard_is_none);
+    tcase_add_test(tests, guards_by_protection_cleared_in_pieces);
 #endif
     tcase_add_test(tests, prefault_brings_pages_in);
     tcase_add_test(tests, residency_is_of_single_pages);

@@ -158,6 +158,187 @@ START_TEST(what_a_child_finds)
 }
 END_TEST
 
+/* --- batches ---------------------------------------------------------------------------------------------------- */
+
+enum { RANGES = 300 };
+
+/* Every second page, of a region whose pages are all written. */
+static vmk_region every_second(vmk_run *runs)
+{
+    vmk_region region = committed(2 * RANGES);
+    memset(region.base, 1, region.size);
+    for (size_t i = 0; i < RANGES; i++)
+        runs[i] = (vmk_run){2 * i * page, page};
+    return region;
+}
+
+/* By whatever means: memory is given back, what was decommitted faults, and comes back as zero. */
+static void batches_work(void)
+{
+    vmk_run runs[RANGES];
+    vmk_region region = every_second(runs);
+    size_t resident, done;
+    ck_assert_int_eq(vmk_discard_batch(&region, runs, RANGES, &done), VMK_OK);
+    ck_assert_uint_eq(done, RANGES);
+    if ((vmk_capabilities()->features & VMK_CAP_RESIDENCY) != 0) {
+        ck_assert_int_eq(vmk_residency(&region, 0, region.size, NULL, &resident), VMK_OK);
+        ck_assert_uint_eq(resident, RANGES * page);
+    }
+    memset(region.base, 2, region.size);
+    ck_assert_int_eq(vmk_decommit_batch(&region, runs, RANGES, &done), VMK_OK);
+    ck_assert_uint_eq(done, RANGES);
+    support_figures figures;
+    ck_assert(!support_system_figures(region.base, region.size, &figures) || figures.resident == region.committed);
+    for (size_t i = 0; i < 2 * RANGES; i++)
+        ck_assert_int_eq(support_readable(region.base + i * page), i % 2);
+    ck_assert_int_eq(vmk_commit(&region, 0, region.size), VMK_OK);
+    for (size_t i = 0; i < 2 * RANGES; i++) {
+        ck_assert_uint_eq(region.base[i * page], i % 2 != 0 ? 2 : 0);
+        region.base[i * page] = 3;
+    }
+    vmk_release(&region);
+}
+
+START_TEST(batches_by_each_means)
+{
+    static const vmki_posix_batch methods[] = {VMKI_POSIX_BATCH_UNDECIDED, VMKI_POSIX_BATCH_PIDFD,
+                                               VMKI_POSIX_BATCH_NONE};
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        vmki_posix_batch_force(methods[i]);
+        batches_work();
+        vmki_posix_guards_forbid(true);
+        batches_work();
+        vmki_posix_guards_forbid(false);
+        vmki_posix_decommit_force(VMKI_POSIX_DECOMMIT_REMAP);
+        batches_work();
+        vmki_posix_decommit_force(VMKI_POSIX_DECOMMIT_UNDECIDED);
+    }
+    vmki_posix_batch_force(VMKI_POSIX_BATCH_UNDECIDED);
+}
+END_TEST
+
+/* Then a page that is only marked would still be counted: it is decommitted as one alone is. */
+START_TEST(a_limit_on_data_gets_its_room_back)
+{
+    struct rlimit before, limited;
+    vmk_run runs[RANGES];
+    support_figures figures;
+    ck_assert_int_eq(getrlimit(RLIMIT_DATA, &before), 0);
+    limited = before;
+    if (before.rlim_cur == RLIM_INFINITY)
+        limited.rlim_cur = RLIM_INFINITY / 2;
+    if (setrlimit(RLIMIT_DATA, &limited) != 0)
+        return;
+    vmk_region region = every_second(runs);
+    ck_assert_int_eq(vmk_decommit_batch(&region, runs, RANGES, NULL), VMK_OK);
+    ck_assert(!support_system_figures(region.base, region.size, &figures) || figures.committed == region.committed);
+    ck_assert_uint_eq(region.marked, 0);
+    vmk_release(&region);
+    ck_assert_int_eq(setrlimit(RLIMIT_DATA, &before), 0);
+}
+END_TEST
+
+/* The kernel drops no locked pages: a discard says so, a decommit takes the mapping away instead. */
+START_TEST(a_batch_with_a_locked_page)
+{
+    vmk_run runs[RANGES];
+    vmk_region region = every_second(runs);
+    size_t done = 77;
+    if (mlock(region.base + 20 * page, page) == 0) {
+        ck_assert_int_eq(vmk_discard_batch(&region, runs, RANGES, &done), VMK_ERR_UNSUPPORTED);
+        ck_assert_uint_eq(done, 10);
+        ck_assert_uint_eq(region.base[20 * page], 1);
+        ck_assert_int_eq(vmk_decommit_batch(&region, runs, RANGES, &done), VMK_OK);
+        ck_assert_uint_eq(done, RANGES);
+        ck_assert(!support_readable(region.base + 20 * page) && !support_readable(region.base + 22 * page));
+    }
+    vmk_release(&region);
+}
+END_TEST
+
+START_TEST(a_child_finds_batches_done)
+{
+    vmk_run runs[RANGES];
+    vmk_region region = every_second(runs);
+    int status;
+    ck_assert_int_eq(vmk_decommit_batch(&region, runs, RANGES, NULL), VMK_OK);
+    pid_t child = fork();
+    ck_assert_int_ne(child, -1);
+    if (child == 0) { /* and can do its own: a descriptor of its parent would not do */
+        bool sound = !support_readable(region.base) && region.base[page] == 1 &&
+                     vmk_commit(&region, 0, region.size) == VMK_OK && region.base[0] == 0 &&
+                     vmk_decommit_batch(&region, runs, RANGES, NULL) == VMK_OK && !support_readable(region.base);
+        _exit(sound ? 7 : 8);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    ck_assert(!support_readable(region.base) && region.base[page] == 1);
+    vmk_release(&region);
+}
+END_TEST
+
+/* --- huge pages ------------------------------------------------------------------------------------------------- */
+
+/* A kernel without PAGEMAP_SCAN tells as much of a region that is a mapping of its own. */
+START_TEST(the_report_without_a_scan)
+{
+    size_t size = vmk_capabilities()->huge_page_size, scanned, read;
+    if (size == 0 || size > (size_t)64 << 20 || (vmk_capabilities()->features & VMK_CAP_HUGE_REPORT) == 0)
+        return;
+    vmk_reserve_options options = {.align = size};
+    vmk_region region;
+    ck_assert_int_eq(vmk_reserve(&region, 4 * size, &options), VMK_OK);
+    ck_assert_int_eq(vmk_commit(&region, size, 2 * size), VMK_OK);
+    ck_assert_int_eq(vmk_advise(&region, 0, 4 * size, VMK_ADVICE_HUGE), VMK_OK);
+    memset(region.base + size, 1, 2 * size);
+    ck_assert_int_eq(vmk_huge_report(&region, 0, region.size, &scanned), VMK_OK);
+    vmki_posix_huge_scan_forbid(true);
+    vmk_status status = vmk_huge_report(&region, 0, region.size, &read);
+    if (status == VMK_OK)
+        ck_assert_uint_eq(read, scanned);
+    else
+        ck_assert_int_eq(status, VMK_ERR_UNSUPPORTED);
+    vmk_status part = vmk_huge_report(&region, size, size, &read);
+    ck_assert_int_eq(part, scanned != 0 || status != VMK_OK ? VMK_ERR_UNSUPPORTED : VMK_OK);
+    vmki_posix_huge_scan_forbid(false);
+    vmk_release(&region);
+}
+END_TEST
+
+static vmk_status report_from(const char *text, uintptr_t base, size_t size, size_t *huge)
+{
+    char name[] = "/tmp/vmkit-smaps-XXXXXX";
+    int file = mkstemp(name);
+    ck_assert_int_ge(file, 0);
+    ck_assert_int_eq(write(file, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(file);
+    vmk_status status = vmki_posix_huge_report_from(name, (const void *)base, size, huge);
+    (void)unlink(name);
+    return status;
+}
+
+START_TEST(reports_of_other_kernels)
+{
+    static const char text[] = "00400000-00800000 rw-p 00000000 00:00 0 [anon:x]\nSize: 4096 kB\n"
+                               "AnonHugePages:      2048 kB\nShmemPmdMapped:        0 kB\nVmFlags: rd wr\n"
+                               "00800000-00a00000 rw-p 00000000 00:00 0 \nPrivate_Hugetlb:     2048 kB\n"
+                               "00c00000-00d00000 ---p 00000000 00:00 0 \nAnonHugePages:         0 kB\n";
+    size_t huge = 77;
+    ck_assert_int_eq(report_from(text, 0x400000, 0x600000, &huge), VMK_OK);
+    ck_assert_uint_eq(huge, 0x400000);
+    ck_assert_int_eq(report_from(text, 0x800000, 0x200000, &huge), VMK_OK);
+    ck_assert_uint_eq(huge, 0x200000);
+    ck_assert_int_eq(report_from(text, 0xc80000, 0x80000, &huge), VMK_OK); /* in part, but of none */
+    ck_assert_uint_eq(huge, 0);
+    huge = 77;
+    ck_assert_int_eq(report_from(text, 0x600000, 0x400000, &huge), VMK_ERR_UNSUPPORTED); /* in part, of some */
+    ck_assert_int_eq(report_from(text, 0x800000, 0x500000, &huge), VMK_ERR_UNSUPPORTED); /* a hole */
+    ck_assert_int_eq(report_from("", 0x800000, 0x200000, &huge), VMK_ERR_UNSUPPORTED);
+    ck_assert_int_eq(vmki_posix_huge_report_from("/nonexistent", &huge, page, &huge), VMK_ERR_UNSUPPORTED);
+    ck_assert_uint_eq(huge, 77);
+}
+END_TEST
+
 /* --- what the kernel shows -------------------------------------------------------------------------------------- */
 
 /* Has the mapping that the address lies in this flag, of two letters, in /proc/self/smaps? */
@@ -219,6 +400,12 @@ int main(int argc, char **argv)
     tcase_add_test(tests, prefault_by_touch);
     tcase_add_test(tests, prefault_of_what_may_not_be_written);
     tcase_add_test(tests, what_a_child_finds);
+    tcase_add_test(tests, batches_by_each_means);
+    tcase_add_test(tests, a_limit_on_data_gets_its_room_back);
+    tcase_add_test(tests, a_batch_with_a_locked_page);
+    tcase_add_test(tests, a_child_finds_batches_done);
+    tcase_add_test(tests, the_report_without_a_scan);
+    tcase_add_test(tests, reports_of_other_kernels);
     tcase_add_test(tests, the_kernel_shows_advice);
     suite_add_tcase(suite, tests);
     return support_main(argc, argv, suite, NULL);

@@ -73,26 +73,19 @@ bool vmki_posix_read_number(const char *path, uint64_t *value)
     return vmki_posix_read_text(path, text, sizeof text) && parse_number(text, value);
 }
 
-typedef struct lines {
-    int file;
-    size_t at, limit; /* what of the block is not given out yet */
-    char block[1024];
-} lines;
-
-static bool lines_open(lines *in, const char *path)
+bool vmki_posix_lines_open(vmki_posix_lines *in, const char *path)
 {
     in->file = open_file(path);
     in->at = in->limit = 0;
     return in->file >= 0;
 }
 
-static void lines_close(lines *in)
+void vmki_posix_lines_close(vmki_posix_lines *in)
 {
     (void)close(in->file);
 }
 
-/* The next line, without its end, cut to size - 1 bytes; false after the last. */
-static bool lines_next(lines *in, char *line, size_t size)
+bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size)
 {
     size_t length = 0;
     for (;;) {
@@ -149,13 +142,13 @@ static void read_field(const char *line, field *fields, size_t count)
 
 static bool read_fields(const char *path, field *fields, size_t count)
 {
-    lines in;
+    vmki_posix_lines in;
     char line[128];
-    if (!lines_open(&in, path))
+    if (!vmki_posix_lines_open(&in, path))
         return false;
-    while (lines_next(&in, line, sizeof line))
+    while (vmki_posix_lines_next(&in, line, sizeof line))
         read_field(line, fields, count);
-    lines_close(&in);
+    vmki_posix_lines_close(&in);
     return true;
 }
 
@@ -198,14 +191,14 @@ static void membership_add(membership *cgroups, char *line)
 
 static bool membership_read(const char *prefix, membership *cgroups)
 {
-    lines in;
+    vmki_posix_lines in;
     char line[LINE_SIZE];
     cgroups->unified[0] = cgroups->memory[0] = '\0';
-    if (!join(line, prefix, "/proc/self/cgroup") || !lines_open(&in, line))
+    if (!join(line, prefix, "/proc/self/cgroup") || !vmki_posix_lines_open(&in, line))
         return false;
-    while (lines_next(&in, line, sizeof line))
+    while (vmki_posix_lines_next(&in, line, sizeof line))
         membership_add(cgroups, line);
-    lines_close(&in);
+    vmki_posix_lines_close(&in);
     return cgroups->unified[0] != '\0' || cgroups->memory[0] != '\0';
 }
 
@@ -325,17 +318,18 @@ static uint64_t mount_limit(const char *prefix, const membership *cgroups, const
 static uint64_t cgroup_limit(const char *prefix)
 {
     membership cgroups;
-    lines in;
+    vmki_posix_lines in;
     char line[LINE_SIZE];
     uint64_t least = VMK_UNLIMITED;
-    if (!membership_read(prefix, &cgroups) || !join(line, prefix, "/proc/self/mountinfo") || !lines_open(&in, line))
+    if (!membership_read(prefix, &cgroups) || !join(line, prefix, "/proc/self/mountinfo") ||
+        !vmki_posix_lines_open(&in, line))
         return least;
-    while (lines_next(&in, line, sizeof line)) {
+    while (vmki_posix_lines_next(&in, line, sizeof line)) {
         mount at;
         uint64_t limit = mount_parse(line, &at) ? mount_limit(prefix, &cgroups, &at) : VMK_UNLIMITED;
         least = limit < least ? limit : least;
     }
-    lines_close(&in);
+    vmki_posix_lines_close(&in);
     return least;
 }
 

@@ -165,12 +165,13 @@ static inline void vmki_posix_name(void *base, size_t size, const char *name)
 #endif
 
 /* Numbers of the kernel's own: headers of C libraries have them since later, and say nothing of the kernel that runs.
- * Guards in the page table came with Linux 6.13, POPULATE_WRITE with 5.14, COLLAPSE with 6.1, COLD and PAGEOUT with
- * 5.4. */
+ * Guards in the page table came with Linux 6.13, POPULATE_WRITE and its sibling with 5.14, COLLAPSE with 6.1, COLD and
+ * PAGEOUT with 5.4. */
 #if defined(__linux__)
 #define VMKI_POSIX_GUARD_INSTALL 102
 #define VMKI_POSIX_GUARD_REMOVE 103
 #define VMKI_POSIX_POPULATE 23
+#define VMKI_POSIX_POPULATE_READ 22
 #define VMKI_POSIX_COLLAPSE 25
 #define VMKI_POSIX_COLD 20
 #define VMKI_POSIX_PAGE_OUT 21
@@ -184,6 +185,7 @@ static inline void vmki_posix_name(void *base, size_t size, const char *name)
 #define VMKI_POSIX_GUARD_INSTALL VMKI_POSIX_NO_ADVICE
 #define VMKI_POSIX_GUARD_REMOVE VMKI_POSIX_NO_ADVICE
 #define VMKI_POSIX_POPULATE VMKI_POSIX_NO_ADVICE
+#define VMKI_POSIX_POPULATE_READ VMKI_POSIX_NO_ADVICE
 #define VMKI_POSIX_COLLAPSE VMKI_POSIX_NO_ADVICE
 #define VMKI_POSIX_COLD VMKI_POSIX_NO_ADVICE
 #define VMKI_POSIX_PAGE_OUT VMKI_POSIX_NO_ADVICE
@@ -216,6 +218,124 @@ static inline bool vmki_posix_resident(const void *page, size_t page_size)
 {
     unsigned char answer = 0;
     return vmki_posix_mincore(page, page_size, &answer) && (answer & 1) != 0;
+}
+
+/* --- many ranges at once ---------------------------------------------------------------------------------------- */
+
+/* Numbers that newer kernels have given out to all architectures alike. */
+#if defined(__linux__) && !defined(__alpha__) && !defined(__mips__) && !(defined(__x86_64__) && defined(__ILP32__))
+#if !defined(SYS_pidfd_open)
+#define SYS_pidfd_open 434
+#endif
+#if !defined(SYS_process_madvise)
+#define SYS_process_madvise 440
+#endif
+#endif
+
+/* Who is advised: "this thread's process" since Linux 6.15; or a descriptor, made for one call, which a fork can't turn
+ * into the wrong one. */
+#define VMKI_POSIX_SELF (-10000)
+
+static inline int vmki_posix_self_open(void)
+{
+#if defined(SYS_pidfd_open)
+    return (int)syscall(SYS_pidfd_open, getpid(), 0);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* Advise on many ranges, as pairs of address and size: how many bytes are done, which are whole ranges; -1 and errno:
+ * none. To give pages back so is allowed from Linux 6.13 on. */
+static inline long vmki_posix_advise_many(int self, const void *ranges, size_t count, int advice)
+{
+#if defined(SYS_process_madvise)
+    return syscall(SYS_process_madvise, self, ranges, count, advice, 0u);
+#else
+    (void)self, (void)ranges, (void)count, (void)advice;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* --- huge pages ------------------------------------------------------------------------------------------------- */
+
+/* Flags to map explicit huge pages of 2^shift bytes; 0: there are none. */
+static inline int vmki_posix_huge_flags(unsigned shift)
+{
+#if defined(__linux__) && defined(MAP_HUGETLB)
+    const unsigned shift_at = 26; /* MAP_HUGE_SHIFT */
+    return MAP_HUGETLB | (int)(shift << shift_at);
+#else
+    (void)shift;
+    return 0;
+#endif
+}
+
+/* How many bytes of [from, limit) are in huge pages, added to *huge: PAGEMAP_SCAN (Linux 6.7) on /proc/self/pagemap,
+ * whose record is struct pm_scan_arg of linux/fs.h. Moves *from to where it has come; false where it does not know. */
+static inline bool vmki_posix_huge_scan(int pagemap, uint64_t *from, uint64_t limit, uint64_t *huge)
+{
+#if defined(__linux__)
+    enum { RUNS = 64, IS_HUGE = 1 << 6 };
+    struct {
+        uint64_t start, end, categories;
+    } runs[RUNS];
+    struct {
+        uint64_t size, flags, start, end, walk_end, runs, runs_count, max_pages;
+        uint64_t inverted, wanted, wanted_any, told;
+    } scan = {.size = sizeof scan,
+              .start = *from,
+              .end = limit,
+              .runs = (uintptr_t)runs,
+              .runs_count = RUNS,
+              .wanted = IS_HUGE,
+              .told = IS_HUGE};
+    long found = syscall(SYS_ioctl, pagemap, (unsigned long)_IOC(_IOC_READ | _IOC_WRITE, 'f', 16, sizeof scan), &scan);
+    if (found < 0)
+        return false;
+    for (long i = 0; i < found; i++)
+        *huge += runs[i].end - runs[i].start;
+    *from = found == RUNS ? runs[RUNS - 1].end : limit; /* walk_end is no use: it may stop short of a hole */
+    return true;
+#else
+    (void)pagemap, (void)from, (void)limit, (void)huge;
+    return false;
+#endif
+}
+
+/* --- NUMA nodes ------------------------------------------------------------------------------------------------- */
+
+/* Without libnuma. From now on memory for the range comes from this node first. */
+static inline bool vmki_posix_node_prefer(void *base, size_t size, unsigned node)
+{
+#if defined(SYS_mbind)
+    enum { MOST_NODES = 1024, BITS = 8 * sizeof(unsigned long), PREFERRED = 1 /* MPOL_PREFERRED */ };
+    unsigned long nodes[MOST_NODES / BITS] = {0};
+    if (node >= MOST_NODES) {
+        errno = EINVAL;
+        return false;
+    }
+    nodes[node / BITS] = 1ul << node % BITS;
+    return syscall(SYS_mbind, base, size, PREFERRED, nodes, (unsigned long)MOST_NODES + 1, 0u) == 0;
+#else
+    (void)base, (void)size, (void)node;
+    errno = ENOSYS;
+    return false;
+#endif
+}
+
+/* The node of a page that has memory: a move of pages to nowhere, which makes none fault. */
+static inline bool vmki_posix_node_of(const void *page, int *node)
+{
+#if defined(SYS_move_pages)
+    *node = -1;
+    return syscall(SYS_move_pages, 0, 1ul, &page, NULL, node, 0) == 0 && *node >= 0;
+#else
+    (void)page, (void)node;
+    return false;
+#endif
 }
 
 /* --- the limits ------------------------------------------------------------------------------------------------- */
@@ -511,10 +631,29 @@ bool vmki_posix_map_exact(uintptr_t where, size_t size);
 /* os_vm.c: does the system know such an advice? It need not suit any pages. */
 bool vmki_posix_advice_known(vmk_advice advice);
 
-/* os_service.c: have it do without guards in the page table, without prefault by one call: for tests of what is done
- * instead. */
+/* os_service.c: does prefault by one call do what it says? Tried once. */
+bool vmki_posix_prefault_works(void);
+
+/* os_service.c: have it do without guards in the page table, without prefault by one call, without PAGEMAP_SCAN: for
+ * tests of what is done instead. */
 void vmki_posix_guards_forbid(bool forbidden);
 void vmki_posix_prefault_forbid(bool forbidden);
+void vmki_posix_huge_scan_forbid(bool forbidden);
+
+/* os_service.c: how many ranges are advised on at once; chosen at the first need. The tests force one, and undecided
+ * lets it be chosen anew. */
+typedef enum vmki_posix_batch {
+    VMKI_POSIX_BATCH_UNDECIDED,
+    VMKI_POSIX_BATCH_SELF,  /* by a name for oneself */
+    VMKI_POSIX_BATCH_PIDFD, /* by a descriptor */
+    VMKI_POSIX_BATCH_NONE   /* not at all */
+} vmki_posix_batch;
+
+vmki_posix_batch vmki_posix_batch_method(void);
+void vmki_posix_batch_force(vmki_posix_batch method);
+
+/* os_service.c: vmki_os_huge_report from a file like /proc/self/smaps. */
+vmk_status vmki_posix_huge_report_from(const char *smaps, const void *base, size_t size, size_t *huge);
 
 /* os_watch.c: do without userfaultfd; other files for those that soft-dirty bits are read from and cleared by (NULL:
  * the real ones, which are tried anew). For tests. */
@@ -525,6 +664,17 @@ void vmki_posix_soft_dirty_files(const char *pagemap, const char *clear_refs);
  * number that is all of it. */
 bool vmki_posix_read_text(const char *path, char *text, size_t size);
 bool vmki_posix_read_number(const char *path, uint64_t *value);
+
+/* os_limits.c: the lines of a longer one. Next: without its end, cut to size - 1 bytes; false after the last. */
+typedef struct vmki_posix_lines {
+    int file;
+    size_t at, limit; /* what of the block is not given out yet */
+    char block[1024];
+} vmki_posix_lines;
+
+bool vmki_posix_lines_open(vmki_posix_lines *in, const char *path);
+bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size);
+void vmki_posix_lines_close(vmki_posix_lines *in);
 
 vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
 

@@ -23,6 +23,8 @@
  */
 #include "posix/os_private.h"
 
+#include "common/base/os_service.h"
+
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
 /* Address space that the kernel would not take back for want of mappings. Each later release tries again. When even
@@ -180,9 +182,9 @@ bool vmki_posix_noreplace_works(void)
     return state == WORKS;
 }
 
-bool vmki_posix_map_exact(uintptr_t where, size_t size)
+static bool map_exact(uintptr_t where, size_t size, int flags)
 {
-    void *got = map_reserved(where, size, vmki_posix_noreplace_works() ? VMKI_POSIX_NOREPLACE : 0);
+    void *got = map_reserved(where, size, flags | (vmki_posix_noreplace_works() ? VMKI_POSIX_NOREPLACE : 0));
     if (got == (void *)where)
         return true;
     if (got != MAP_FAILED) { /* a hint that was not followed: the answer that NOREPLACE would have given */
@@ -192,9 +194,15 @@ bool vmki_posix_map_exact(uintptr_t where, size_t size)
     return false;
 }
 
-static vmk_status reserve_exact(const vmki_os_request *request, void **base)
+bool vmki_posix_map_exact(uintptr_t where, size_t size)
 {
-    if (vmki_posix_map_exact(request->hint, request->size)) {
+    return map_exact(where, size, 0);
+}
+
+/* `flags`: of what kind of pages, as for mmap; 0: the usual. */
+static vmk_status reserve_exact(const vmki_os_request *request, int flags, void **base)
+{
+    if (map_exact(request->hint, request->size, flags)) {
         *base = (void *)request->hint;
         return VMK_OK;
     }
@@ -204,7 +212,7 @@ static vmk_status reserve_exact(const vmki_os_request *request, void **base)
     if (error != ENOMEM)
         return VMK_ERR_TAKEN; /* EEXIST; EPERM below vm.mmap_min_addr; EINVAL */
     /* Either there is no address space, or this address is beyond what there is. */
-    void *elsewhere = map_reserved(0, request->size, 0);
+    void *elsewhere = map_reserved(0, request->size, flags);
     if (elsewhere != MAP_FAILED)
         give_back(elsewhere, request->size);
     errno = error;
@@ -212,14 +220,14 @@ static vmk_status reserve_exact(const vmki_os_request *request, void **base)
 }
 
 /* Reserve so much that an aligned piece must be inside, and give back both ends. */
-static vmk_status reserve_trimmed(size_t size, size_t align, void **base)
+static vmk_status reserve_trimmed(size_t size, size_t align, size_t unit, int flags, void **base)
 {
     size_t whole_size;
-    if (vmki_add_overflow(size, align - (size_t)sysconf(_SC_PAGESIZE), &whole_size)) {
+    if (vmki_add_overflow(size, align - unit, &whole_size)) {
         errno = ENOMEM;
         return VMK_ERR_ADDRESS_SPACE;
     }
-    unsigned char *whole = map_reserved(0, whole_size, 0);
+    unsigned char *whole = map_reserved(0, whole_size, flags);
     if (whole == MAP_FAILED)
         return status_of_error(VMK_ERR_ADDRESS_SPACE);
     size_t head = vmki_ceil((uintptr_t)whole, align) - (uintptr_t)whole;
@@ -229,13 +237,13 @@ static vmk_status reserve_trimmed(size_t size, size_t align, void **base)
     return VMK_OK;
 }
 
-static vmk_status reserve_anywhere(const vmki_os_request *request, void **base)
+static vmk_status reserve_anywhere(const vmki_os_request *request, size_t unit, int flags, void **base)
 {
     size_t size = request->size, align = request->align;
     uintptr_t hint = vmki_floor(request->hint, align);
-    void *got = map_reserved(hint, size, 0);
+    void *got = map_reserved(hint, size, flags);
     if (got == MAP_FAILED && hint != 0)
-        got = map_reserved(0, size, 0);
+        got = map_reserved(0, size, flags);
     if (got == MAP_FAILED)
         return status_of_error(VMK_ERR_ADDRESS_SPACE);
     if (!is_aligned(got, align)) {
@@ -243,21 +251,30 @@ static vmk_status reserve_anywhere(const vmki_os_request *request, void **base)
          * less than trimming, and no more address space than was asked for, which a limit may not have to spare. */
         give_back(got, size);
         hint = vmki_floor((uintptr_t)got, align);
-        got = map_reserved(hint, size, 0);
+        got = map_reserved(hint, size, flags);
         if (got != MAP_FAILED && !is_aligned(got, align)) {
             give_back(got, size);
             got = MAP_FAILED;
         }
         if (got == MAP_FAILED)
-            return reserve_trimmed(size, align, base);
+            return reserve_trimmed(size, align, unit, flags, base);
     }
     *base = got;
     return VMK_OK;
 }
 
+static vmk_status reserve(const vmki_os_request *request, size_t unit, int flags, void **base)
+{
+    vmk_status status =
+        request->exact ? reserve_exact(request, flags, base) : reserve_anywhere(request, unit, flags, base);
+    if (status == VMK_OK && request->node != 0)
+        (void)vmki_posix_node_prefer(*base, request->size, request->node - 1);
+    return status;
+}
+
 vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
 {
-    return request->exact ? reserve_exact(request, base) : reserve_anywhere(request, base);
+    return reserve(request, (size_t)sysconf(_SC_PAGESIZE), 0, base);
 }
 
 /* --- committing and decommitting -------------------------------------------------------------------------------- */
@@ -323,6 +340,57 @@ vmk_status vmki_os_decommit(void *base, size_t size)
     return status_of_error(VMK_ERR_COMMIT);
 }
 
+/* --- explicit huge pages ---------------------------------------------------------------------------------------- */
+
+/* They come from a pool. Nothing of it is set aside for the reservation (MAP_NORESERVE), and a touch that finds it
+ * empty ends the program (SIGBUS): so a commit has all of them put in place by the one call that answers instead, and
+ * without that call (before Linux 5.14) there are none. */
+static int huge_flags(size_t huge)
+{
+    return vmki_posix_huge_flags(vmki_highest_bit(huge));
+}
+
+vmk_status vmki_os_reserve_huge(const vmki_os_request *request, size_t huge, void **base, bool *committed)
+{
+    int flags = huge_flags(huge);
+    if (flags == 0 || !vmki_posix_prefault_works())
+        return VMK_ERR_UNSUPPORTED;
+    if (request->exact) { /* so that what is refused for its kind is not taken for a place that is taken */
+        void *elsewhere = map_reserved(0, huge, flags);
+        if (elsewhere == MAP_FAILED)
+            return status_of_error(VMK_ERR_ADDRESS_SPACE);
+        give_back(elsewhere, huge);
+    }
+    *committed = false;
+    return reserve(request, huge, flags, base);
+}
+
+/* Before Linux 5.18 their pages can't be dropped: then the mapping is made anew. */
+vmk_status vmki_os_decommit_huge(void *base, size_t size, size_t huge)
+{
+    if (mprotect(base, size, PROT_NONE) == 0 && madvise(base, size, VMKI_POSIX_ZAP) == 0)
+        return VMK_OK;
+    if (map_reserved((uintptr_t)base, size, MAP_FIXED | huge_flags(huge)) == base)
+        return VMK_OK;
+    int error = errno;
+    (void)mprotect(base, size, PROT_READ | PROT_WRITE);
+    errno = error;
+    return status_of_error(VMK_ERR_COMMIT);
+}
+
+vmk_status vmki_os_commit_huge(void *base, size_t size, size_t huge)
+{
+    if (mprotect(base, size, PROT_READ | PROT_WRITE) == 0) {
+        if (vmki_os_prefault(base, size) == VMK_OK)
+            return VMK_OK;
+        errno = ENOMEM; /* the kernel's own word is EFAULT, for what a touch would end in */
+    }
+    int error = errno;
+    (void)vmki_os_decommit_huge(base, size, huge);
+    errno = error;
+    return status_of_error(VMK_ERR_COMMIT);
+}
+
 /* --- pages that stay committed ---------------------------------------------------------------------------------- */
 
 static vmk_status advise(void *base, size_t size, int advice)
@@ -366,6 +434,10 @@ static const int advices[VMK_ADVICES] = {
     [VMK_ADVICE_FORK] = VMKI_POSIX_FORK,
     [VMK_ADVICE_WIPE_ON_FORK] = VMKI_POSIX_WIPE_ON_FORK,
     [VMK_ADVICE_KEEP_ON_FORK] = VMKI_POSIX_KEEP_ON_FORK,
+    [VMK_ADVICE_SEQUENTIAL] = MADV_SEQUENTIAL,
+    [VMK_ADVICE_RANDOM] = MADV_RANDOM,
+    [VMK_ADVICE_NORMAL] = MADV_NORMAL,
+    [VMK_ADVICE_WILL_NEED] = MADV_WILLNEED,
 };
 
 vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)

@@ -34,6 +34,23 @@
 #include "common/base/align.h"
 #include "common/base/os.h"
 
+/* A function that may be missing: 0 before the first look, then its address or what says that it isn't there. Threads
+ * that look at the same time find the same. */
+typedef volatile uintptr_t vmki_win32_lookup;
+
+/* Its address, or 0. os_vm.c */
+uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name);
+
+/* What keeps memory out of error reports, and puts it in again: Windows 10's functions or, for tests, others. NULL for
+ * either: there is none; vmki_win32_reports_find: the system's again. os_service.c */
+typedef HRESULT(WINAPI *vmki_win32_exclude)(const void *address, DWORD size);
+typedef HRESULT(WINAPI *vmki_win32_include)(const void *address);
+void vmki_win32_reports_force(vmki_win32_exclude exclude, vmki_win32_include include);
+void vmki_win32_reports_find(void);
+
+/* Memory ends: what was kept out of reports of it is forgotten. Costs a load where nothing ever was. os_service.c */
+void vmki_win32_reports_forget(void *base, size_t size);
+
 /* An aligned reservation as one request: VirtualAlloc2, Windows 10. NULL where the system lacks it, or refuses:
  * *refused then tells which, and GetLastError() why. `align` is above the granularity. os_vm.c */
 void *vmki_os_reserve_by_requirement(size_t size, size_t align, bool *refused);

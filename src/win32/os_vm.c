@@ -10,6 +10,8 @@
  */
 #include "os_private.h"
 
+#include "common/base/os_service.h"
+
 /* --- functions that are newer than Windows 7 -------------------------------------------------------------------- */
 
 /* What VirtualAlloc2 takes, named anew because headers before MinGW-w64 8 and the SDK of Windows 10 lack it.
@@ -35,15 +37,11 @@ enum { PARAMETER_ADDRESS_REQUIREMENTS = 1 }; /* MemExtendedParameterAddressRequi
 typedef void *(WINAPI *virtual_alloc2)(HANDLE, void *, size_t, ULONG, ULONG, extended_parameter *, ULONG);
 typedef DWORD(WINAPI *discard_virtual_memory)(void *, size_t);
 
-/* A function that may be missing: 0 before the first look, NOT_THERE if it is, else its address. Threads that look at
- * the same time find the same. */
-typedef volatile uintptr_t lookup;
-
 #define NOT_THERE ((uintptr_t)1)
 
 /* KERNELBASE first: KERNEL32 doesn't export VirtualAlloc2, though the documentation names it as the DLL. Both are
  * loaded in every process, so no library is loaded here. */
-static uintptr_t look_up(lookup *known, const char *name)
+uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name)
 {
     uintptr_t address = VMKI_LOAD_RELAXED(known);
     if (address == 0) {
@@ -59,8 +57,8 @@ static uintptr_t look_up(lookup *known, const char *name)
     return address == NOT_THERE ? 0 : address;
 }
 
-static lookup alloc2_lookup;
-static lookup discard_lookup;
+static vmki_win32_lookup alloc2_lookup;
+static vmki_win32_lookup discard_lookup;
 
 /* --- what a refusal means --------------------------------------------------------------------------------------- */
 
@@ -127,17 +125,34 @@ static vmk_status refused_space(bool exact)
 
 /* --- reserve, release ------------------------------------------------------------------------------------------- */
 
-/* `how`: MEM_RESERVE, and MEM_WRITE_WATCH, which no later call can add. */
+/* What is asked for: the usual, with or without MEM_WRITE_WATCH, which no later call can add, or large pages; and from
+ * which node. */
+typedef struct kind {
+    DWORD type;
+    DWORD protection;
+    unsigned node; /* n + 1; 0: any */
+} kind;
 
-static void *reserve_anywhere(size_t size, DWORD how)
+/* A node is a wish: one that isn't there is forgotten. It can't be had later, with the commit. */
+static void *reserve_at_hint(void *hint, size_t size, const kind *how)
 {
-    return VirtualAlloc(NULL, size, how, PAGE_NOACCESS);
+    void *base = NULL;
+    if (how->node != 0)
+        base = VirtualAllocExNuma(GetCurrentProcess(), hint, size, how->type, how->protection, how->node - 1);
+    if (base == NULL && (how->node == 0 || GetLastError() == ERROR_INVALID_PARAMETER))
+        base = VirtualAlloc(hint, size, how->type, how->protection);
+    return base;
+}
+
+static void *reserve_anywhere(size_t size, const kind *how)
+{
+    return reserve_at_hint(NULL, size, how);
 }
 
 /* At the address or not at all. Windows rounds an address down to the granularity without a word: to be compared. */
-static void *reserve_at(uintptr_t address, size_t size, DWORD how)
+static void *reserve_at(uintptr_t address, size_t size, const kind *how)
 {
-    void *base = VirtualAlloc((void *)address, size, how, PAGE_NOACCESS);
+    void *base = reserve_at_hint((void *)address, size, how);
     if (base != NULL && (uintptr_t)base != address) {
         VirtualFree(base, 0, MEM_RELEASE);
         SetLastError(ERROR_INVALID_ADDRESS);
@@ -149,7 +164,7 @@ static void *reserve_at(uintptr_t address, size_t size, DWORD how)
 void *vmki_os_reserve_by_requirement(size_t size, size_t align, bool *refused)
 {
     *refused = false;
-    virtual_alloc2 alloc2 = (virtual_alloc2)look_up(&alloc2_lookup, "VirtualAlloc2");
+    virtual_alloc2 alloc2 = (virtual_alloc2)vmki_win32_look_up(&alloc2_lookup, "VirtualAlloc2");
     if (alloc2 == NULL)
         return NULL;
     address_requirements requirements = {.alignment = align};
@@ -169,9 +184,10 @@ void *vmki_os_reserve_by_requirement(size_t size, size_t align, bool *refused)
 /* Since a reservation can't be trimmed: reserve enough to have an aligned place in it, give all of that back, and
  * reserve the place. Another thread may take it between the two, hence the tries, which are bounded because there are
  * patterns of two threads that chase each other. */
-static void *reserve_by_search(size_t size, size_t align, size_t unit, DWORD how)
+static void *reserve_by_search(size_t size, size_t align, size_t unit, const kind *how)
 {
     enum { TRIES = 64 };
+    static const kind usual = {MEM_RESERVE, PAGE_NOACCESS, 0};
     size_t wide;
     if (vmki_add_overflow(size, align - unit, &wide)) {
         SetLastError(ERROR_NOT_ENOUGH_MEMORY);
@@ -179,7 +195,7 @@ static void *reserve_by_search(size_t size, size_t align, size_t unit, DWORD how
     }
     void *base = NULL;
     for (unsigned i = 0; i < TRIES && base == NULL; i++) {
-        void *found = reserve_anywhere(wide, MEM_RESERVE);
+        void *found = reserve_anywhere(wide, &usual);
         if (found == NULL)
             return NULL;
         VirtualFree(found, 0, MEM_RELEASE);
@@ -190,7 +206,7 @@ static void *reserve_by_search(size_t size, size_t align, size_t unit, DWORD how
     return base;
 }
 
-static void *reserve_aligned(size_t size, size_t align, DWORD how)
+static void *reserve_aligned(size_t size, size_t align, const kind *how)
 {
     size_t page;
     size_t unit;
@@ -198,7 +214,8 @@ static void *reserve_aligned(size_t size, size_t align, DWORD how)
     if (align <= unit)
         return reserve_anywhere(size, how);
     bool refused = false;
-    void *base = how == MEM_RESERVE ? vmki_os_reserve_by_requirement(size, align, &refused) : NULL;
+    void *base =
+        how->node == 0 && how->type == MEM_RESERVE ? vmki_os_reserve_by_requirement(size, align, &refused) : NULL;
     if (base == NULL && !refused)
         base = reserve_by_search(size, align, unit, how);
     return base;
@@ -206,13 +223,13 @@ static void *reserve_aligned(size_t size, size_t align, DWORD how)
 
 vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
 {
+    const kind how = {MEM_RESERVE | (request->watch ? MEM_WRITE_WATCH : 0), PAGE_NOACCESS, request->node};
     void *got = NULL;
-    DWORD how = MEM_RESERVE | (request->watch ? MEM_WRITE_WATCH : 0);
     uintptr_t hint = vmki_floor(request->hint, request->align);
     if (hint != 0)
-        got = reserve_at(hint, request->size, how);
+        got = reserve_at(hint, request->size, &how);
     if (got == NULL && !request->exact)
-        got = reserve_aligned(request->size, request->align, how);
+        got = reserve_aligned(request->size, request->align, &how);
     if (got == NULL)
         return refused_space(request->exact);
     *base = got;
@@ -222,8 +239,8 @@ vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
 void vmki_os_release(void *base, size_t size)
 {
     static const char message[] = "vmkit: VirtualFree refuses to release a live reservation\n";
-    (void)size; /* must be 0: whole or not at all */
-    if (!VirtualFree(base, 0, MEM_RELEASE)) {
+    vmki_win32_reports_forget(base, size);
+    if (!VirtualFree(base, 0, MEM_RELEASE)) { /* 0: whole or not at all */
         vmki_os_write_error(message, sizeof(message) - 1);
         vmki_os_abort();
     }
@@ -250,7 +267,8 @@ vmk_status vmki_os_decommit(void *base, size_t size)
  * the contents alone where it fails: for locked memory, for example. */
 vmk_status vmki_os_discard(void *base, size_t size)
 {
-    discard_virtual_memory discard = (discard_virtual_memory)look_up(&discard_lookup, "DiscardVirtualMemory");
+    discard_virtual_memory discard =
+        (discard_virtual_memory)vmki_win32_look_up(&discard_lookup, "DiscardVirtualMemory");
     if (discard != NULL && discard(base, size) == ERROR_SUCCESS)
         return VMK_OK;
     /* The protection must be a valid one and is ignored. */
@@ -276,15 +294,61 @@ vmk_status vmki_os_protect(void *base, size_t size, vmk_access access)
     return VirtualProtect(base, size, protection, &before) ? VMK_OK : refused_memory();
 }
 
-/* Large pages exist only as memory that is committed when it is reserved, locked, and a privilege to have: nothing that
- * an advice could ask for. */
-vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice)
+/* --- large pages ------------------------------------------------------------------------------------------------ */
+
+/* They exist only as memory that is committed when it is reserved, locked, and a privilege to have, which the program
+ * must hold and have enabled (1314 otherwise); Wine refuses them as an invalid parameter. All other refusals are of
+ * so much memory in one piece: physical memory gets scattered with time. */
+static vmk_status refused_large(bool exact)
+{
+    DWORD code = GetLastError();
+    if (code == ERROR_PRIVILEGE_NOT_HELD || code == ERROR_INVALID_PARAMETER)
+        return VMK_ERR_UNSUPPORTED;
+    return exact && code == ERROR_INVALID_ADDRESS ? VMK_ERR_TAKEN : VMK_ERR_COMMIT;
+}
+
+vmk_status vmki_os_reserve_huge(const vmki_os_request *request, size_t huge, void **base, bool *committed)
+{
+    const kind how = {MEM_RESERVE | MEM_COMMIT | MEM_LARGE_PAGES, PAGE_READWRITE, request->node};
+    uintptr_t hint = vmki_floor(request->hint, request->align);
+    void *got = NULL;
+    size_t page, granularity;
+    vmki_os_page_facts(&page, &granularity);
+    if (huge != GetLargePageMinimum()) {
+        SetLastError(ERROR_NOT_SUPPORTED);
+        return VMK_ERR_UNSUPPORTED;
+    }
+    if (hint != 0)
+        got = reserve_at(hint, request->size, &how);
+    if (got == NULL && !request->exact)
+        got = request->align == huge ? reserve_anywhere(request->size, &how)
+                                     : reserve_by_search(request->size, request->align, granularity, &how);
+    if (got == NULL)
+        return refused_large(request->exact);
+    *base = got;
+    *committed = true;
+    return VMK_OK;
+}
+
+/* It is committed as a whole, and stays so. */
+vmk_status vmki_os_commit_huge(void *base, size_t size, size_t huge)
 {
     (void)base;
     (void)size;
-    (void)advice;
+    (void)huge;
+    return VMK_OK;
+}
+
+vmk_status vmki_os_decommit_huge(void *base, size_t size, size_t huge)
+{
+    (void)base;
+    (void)size;
+    (void)huge;
+    SetLastError(ERROR_NOT_SUPPORTED);
     return VMK_ERR_UNSUPPORTED;
 }
+
+/* --- names, moves ----------------------------------------------------------------------------------------------- */
 
 /* Nothing here has names but sections. */
 void vmki_os_name(void *base, size_t size, const char *name)

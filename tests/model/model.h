@@ -25,6 +25,11 @@ typedef struct model_rules {
     unsigned advice;       /* 1u << VMK_ADVICE_...: other advice that there is */
     bool guards;           /* marks in the page table */
     bool watch;            /* writes are accounted for, as the kind USERFAULT */
+    bool batch;            /* many ranges at once; a decommit of such needs marks too */
+    unsigned nodes;        /* NUMA nodes; 0: it doesn't tell */
+    size_t huge_size;      /* of explicit huge pages; 0: there are none, */
+    size_t huge_pool;      /* so many bytes in all, */
+    bool huge_whole;       /* which come committed as a whole */
 } model_rules;
 
 #define MODEL_MAX_ADDRESS_SPACE ((size_t)3 << 27)
@@ -41,6 +46,11 @@ typedef enum model_call {
     MODEL_NAME,
     MODEL_GUARD_SET,
     MODEL_GUARD_CLEAR,
+    MODEL_DECOMMIT_BATCH, /* each range is a call in the record, and one that can fail */
+    MODEL_DISCARD_BATCH,
+    MODEL_COMMIT_HUGE,
+    MODEL_DECOMMIT_HUGE,
+    MODEL_NODE_PREFER,
     MODEL_CALLS
 } model_call;
 
@@ -85,7 +95,7 @@ size_t model_records(const model_record **records);
 
 /* Violations of the contract so far: unaligned or empty ranges, ranges outside one reservation, discard or protect of
  * pages that are not committed, writes to memory that was not committed or is a guard, commits of pages that are still
- * marked as guards. NULL: none; else the first, in words. */
+ * marked as guards, calls on explicit huge pages that are for others. NULL: none; else the first, in words. */
 const char *model_violation(void);
 
 #endif

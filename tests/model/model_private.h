@@ -25,6 +25,24 @@ typedef enum model_state {
     MODEL_PLANTED
 } model_state;
 
+typedef struct model_page {
+    uint32_t owner; /* 0: none */
+    uint8_t state;  /* model_state */
+    uint8_t kept;   /* reserved, but in a mapping as of this state: decommitted by a mark; 0: no */
+    uint8_t node;   /* n + 1, as it was asked for; 0: any */
+    bool stale;     /* holds the pattern; if not, and not committed, it is zero */
+    bool huge;      /* advised so */
+    bool of_pool;   /* of explicit huge pages */
+    bool guard;     /* marked as one: holds the pattern, whatever its state */
+    const char *name;
+} model_page;
+
+/* A range of pages. */
+typedef struct model_span {
+    size_t first;
+    size_t count;
+} model_span;
+
 typedef struct model_machine {
     vmki_os_lock lock;
     /* Set at the first lock and never again. */
@@ -43,6 +61,7 @@ typedef struct model_machine {
     size_t reserved;  /* pages of live reservations, */
     size_t committed; /* of them committed, */
     size_t mappings;  /* and the runs that they form */
+    size_t pooled;    /* pages of explicit huge pages in use */
 } model_machine;
 
 extern model_machine model;
@@ -62,7 +81,9 @@ vmk_status model_note(model_call call, size_t address, size_t size, vmk_status s
 /* Keep the first crime: who, what, and where (an offset in the model's address space). */
 void model_violate(const char *who, const char *what, size_t address);
 
-/* os_vm.c: called once, when the block is there. */
+/* os_vm.c */
+
+/* Called once, when the block is there. */
 void model_pages_init(void);
 
 /* os_vm.c: is all of it committed, inside one reservation, and are none of its pages guards? */
@@ -70,5 +91,32 @@ bool model_all_committed(const void *base, size_t size);
 
 /* os_watch.c: pages whose writes are accounted for cease to be so. */
 void model_watch_forget(size_t first, size_t count);
+model_page *model_page_of(size_t index);
+size_t model_offset_of(const void *address); /* in the model's address space */
+
+/* Whole pages of the address space? The span of a call, if it is one of whole pages in one live reservation; the same
+ * for calls on committed pages, which `writable` ones must not be protected: else a violation. */
+bool model_find_span(const void *base, size_t size, model_span *s);
+bool model_check_span(model_call call, const void *base, size_t size, model_span *s);
+bool model_check_committed(model_call call, const void *base, size_t size, bool writable, model_span *s);
+
+bool model_is_committed(const model_page *page);
+
+/* Give all pages of the span a state and an owner, unless the mappings would be too many. Contents are not touched. */
+bool model_change(model_span s, model_state state, uint32_t owner, bool may_refuse);
+
+/* Mappings that begin in the span or right behind it: those that a change of the span can make or end. */
+size_t model_mappings_beginning(model_span s);
+
+/* A reservation without access, pages not yet told of. */
+vmk_status model_reserve(const vmki_os_request *request, model_span *s);
+
+/* Contents: has nobody written to this page, which nobody may touch; zero, of a page that nobody could touch; gone, and
+ * not to be touched. Poisoned is what AddressSanitizer shall find touched. */
+void model_check_untouched(model_call call, size_t index);
+void model_make_zero(model_call call, size_t index);
+void model_make_stale(size_t index);
+void model_poison(model_span s);
+void model_unpoison(model_span s);
 
 #endif

@@ -222,9 +222,9 @@ void vmki_os_probe(vmk_caps *caps)
     caps->features = VMK_CAP_EXACT | VMK_CAP_ALIGNED | VMK_CAP_COMMIT_CHARGED | VMK_CAP_DECOMMIT_CHARGE;
     if (model.rules.huge_page_size != 0)
         caps->features |= VMK_CAP_HUGE_ADVICE;
-    caps->features |= VMK_CAP_RESIDENCY | (model.rules.guards ? VMK_CAP_GUARDS : 0u);
     caps->advice = model.rules.advice;
     model_unlock();
+    vmki_os_probe_service(caps);
     vmki_os_probe_memory(caps);
     vmki_os_probe_code(caps);
     vmki_os_probe_pressure(caps);

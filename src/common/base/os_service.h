@@ -39,11 +39,13 @@ vmk_status vmki_os_huge_report(const void *base, size_t size, size_t *huge);
 vmk_status vmki_os_node_prefer(void *base, size_t size, unsigned node);
 vmk_status vmki_os_node_of(const void *address, unsigned *node);
 
-/* A reservation of explicit huge pages of `huge` bytes each: size, align and hint are multiples of it. `committed` is
- * set if the system gives it committed as a whole. commit_huge: a commit that gets the memory at once. */
+/* A reservation of explicit huge pages of `huge` bytes each (any power of two above the page size: VMK_ERR_UNSUPPORTED
+ * if there are none of these): size, align and hint are multiples of it. *committed tells whether the system gives it
+ * committed as a whole. Commit: only what is not committed, and it gets the memory at once; both leave everything as it
+ * was on failure. vmki_os_release ends it; discard must not be used. */
 vmk_status vmki_os_reserve_huge(const vmki_os_request *request, size_t huge, void **base, bool *committed);
-vmk_status vmki_os_commit_huge(void *base, size_t size);
-vmk_status vmki_os_decommit_huge(void *base, size_t size);
+vmk_status vmki_os_commit_huge(void *base, size_t size, size_t huge);
+vmk_status vmki_os_decommit_huge(void *base, size_t size, size_t huge);
 
 /* A range of addresses. */
 typedef struct vmki_os_range {
@@ -51,11 +53,12 @@ typedef struct vmki_os_range {
     size_t size;
 } vmki_os_range;
 
-/* Several ranges of committed, writable pages at once, ascending, not touching: discard, or mark as guards (which gives
- * the memory back). *done: how many of the first are done, whatever the status; of the next one a part may be.
- * VMK_ERR_UNSUPPORTED: not by one call; then none is done. */
+/* Several ranges of committed pages at once, ascending, not touching. Discard: writable ones. Decommit: memory and
+ * charge go, touching faults; that may be done by marks, so vmki_os_guard_clear must come before the next commit.
+ * *done: how many of the first are done, whatever the status; of the others, too, contents may be gone, and pages of
+ * the next may be marked. VMK_ERR_UNSUPPORTED with none done: not by one call, and nothing has changed. */
 vmk_status vmki_os_discard_batch(const vmki_os_range *ranges, size_t count, size_t *done);
-vmk_status vmki_os_guard_batch(const vmki_os_range *ranges, size_t count, size_t *done);
+vmk_status vmki_os_decommit_batch(const vmki_os_range *ranges, size_t count, size_t *done);
 
 /* --- memory and its views: os_memory.c --------------------------------------------------------------------------- */
 

@@ -318,7 +318,7 @@ void *vmki_huge_alloc(vmki_heap *heap, size_t size)
     if (status == VMK_OK) {
         huge *h = (huge *)(void *)region.base;
         vmki_vm_lock();
-        status = vmki_extents_prepare();
+        status = vmki_extents_prepare(1);
         if (status == VMK_OK) {
             vmki_extents_insert(&heap->objects.huge, (uintptr_t)region.base, (uintptr_t)region.base + region.size);
             *h = (huge){.region = region, .usable = usable};

@@ -81,7 +81,8 @@ static vmk_status take_part(const vmk_table_config *config, size_t *capacity, vm
 {
     const vmk_region *region = config->region;
     size_t run;
-    if (!vmki_is_aligned(config->region_offset | config->region_size, vmk_page_size()) || config->region_size == 0 ||
+    if (vmki_region_is_huge(region) || /* a table commits by pages */
+        !vmki_is_aligned(config->region_offset | config->region_size, vmk_page_size()) || config->region_size == 0 ||
         !vmki_range_within(config->region_offset, config->region_size, region->size))
         return VMK_ERR_ARGUMENT;
     if (vmk_region_query(region, config->region_offset, &run) != VMK_STATE_RESERVED || run < config->region_size)

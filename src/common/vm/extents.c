@@ -11,7 +11,8 @@
 enum { FIRST_NODES = 16, SLAB_SIZE = 64 * 1024 };
 
 static struct {
-    vmki_extent *free;  /* linked by `left` */
+    vmki_extent *free;  /* linked by `left`, */
+    size_t free_count;  /* and how many they are */
     vmki_extent *fresh; /* never used yet: [fresh, fresh_limit) */
     vmki_extent *fresh_limit;
     size_t overhead;
@@ -19,14 +20,22 @@ static struct {
     vmki_extent first[FIRST_NODES];
 } pool = {.fresh = pool.first, .fresh_limit = pool.first + FIRST_NODES, .random = (size_t)0x9e3779b97f4a7c15u};
 
-static bool pool_has_one(void)
+static bool pool_has(size_t count)
 {
-    return pool.free != NULL || pool.fresh != pool.fresh_limit;
+    return pool.free_count + (size_t)(pool.fresh_limit - pool.fresh) >= count;
 }
 
-vmk_status vmki_extents_prepare(void)
+static void extent_free(vmki_extent *extent)
 {
-    if (VMKI_LIKELY(pool_has_one()))
+    extent->left = pool.free;
+    pool.free = extent;
+    pool.free_count++;
+}
+
+vmk_status vmki_extents_prepare(size_t count)
+{
+    VMKI_DCHECK(count <= SLAB_SIZE / sizeof(vmki_extent));
+    if (VMKI_LIKELY(pool_has(count)))
         return VMK_OK;
     size_t page_size, granularity;
     vmki_os_page_facts(&page_size, &granularity);
@@ -42,6 +51,8 @@ vmk_status vmki_extents_prepare(void)
         vmki_os_error_set(why);
         return status;
     }
+    while (pool.fresh != pool.fresh_limit)
+        extent_free(pool.fresh++);
     pool.fresh = slab;
     pool.fresh_limit = pool.fresh + request.size / sizeof(vmki_extent);
     pool.overhead += request.size;
@@ -66,20 +77,16 @@ static size_t pool_random(void)
 
 static vmki_extent *extent_make(uintptr_t base, uintptr_t limit)
 {
-    VMKI_ASSERT(pool_has_one());
+    VMKI_ASSERT(pool_has(1));
     vmki_extent *made = pool.free;
-    if (made != NULL)
+    if (made != NULL) {
         pool.free = made->left;
-    else
+        pool.free_count--;
+    } else {
         made = pool.fresh++;
+    }
     *made = (vmki_extent){.base = base, .limit = limit, .rank = pool_random()};
     return made;
-}
-
-static void extent_free(vmki_extent *extent)
-{
-    extent->left = pool.free;
-    pool.free = extent;
 }
 
 vmki_extent *vmki_extents_above(vmki_extent *root, uintptr_t address)

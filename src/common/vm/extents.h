@@ -22,9 +22,9 @@ typedef struct vmki_extent {
     size_t rank;
 } vmki_extent;
 
-/* Make sure that one insert or one remove can't fail for lack of a node. VMK_ERR_COMMIT and the errors of a reserve: no
- * memory for it. Nodes come from slabs that are kept and used again. */
-vmk_status vmki_extents_prepare(void);
+/* Make sure that so many inserts or removes can't fail for lack of a node. VMK_ERR_COMMIT and the errors of a reserve:
+ * no memory for it. Nodes come from slabs that are kept and used again. */
+vmk_status vmki_extents_prepare(size_t count);
 
 /* The lowest extent whose limit is above the address; NULL if there is none. */
 vmki_extent *vmki_extents_above(vmki_extent *root, uintptr_t address);

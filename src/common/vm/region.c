@@ -8,6 +8,8 @@
  *   - The system is asked to commit gaps only, so pages that are live are never touched, and what a failing call has
  *     done can be undone to the page.
  *   - A region that has a name bears it everywhere: a decommit, which may lose it, gives it anew.
+ *   - Pages that are reserved bear no marks as guards, unless a batch has left them (region->marked): then a commit
+ *     clears them first.
  *   - What gives back (release, decommit, discard) treats a wrong range as misuse: its caller believes memory to be
  * gone or unused that is not. What takes (reserve, commit, protect, advise) answers with VMK_ERR_ARGUMENT.
  */
@@ -65,7 +67,14 @@ void vmki_vm_tell_unlocked(const vmk_region *region, uintptr_t base, size_t size
 
 bool vmki_region_has(const vmk_region *region, size_t offset, size_t size)
 {
-    return vmki_is_aligned(offset | size, vmk_page_size()) && vmki_range_within(offset, size, region->size);
+    return vmki_is_aligned(offset | size, region->unit) && vmki_range_within(offset, size, region->size);
+}
+
+bool vmki_region_committed(const vmk_region *region, size_t offset, size_t size)
+{
+    size_t run;
+    return vmki_region_has(region, offset, size) &&
+           (size == 0 || (vmk_region_query(region, offset, &run) == VMK_STATE_COMMITTED && run >= size));
 }
 
 void vmki_region_require(const vmk_region *region, const char *not_live, const char *released)
@@ -85,6 +94,25 @@ void vmki_region_require(const vmk_region *region, const char *not_live, const c
 
 /* --- reserve and release ---------------------------------------------------------------------------------------- */
 
+static size_t unit_of(const vmk_reserve_options *options)
+{
+    return options->huge_size != 0 ? options->huge_size : vmk_page_size();
+}
+
+/* 0: none is asked for. Which of the others there are the system knows. */
+static bool huge_size_possible(size_t size)
+{
+    return size == 0 || (vmki_is_power_of_two(size) && size > vmk_page_size());
+}
+
+static void stats_add_committed(size_t fresh, unsigned gaps)
+{
+    stats.committed += fresh;
+    stats.committed_peak = vmki_max(stats.committed_peak, stats.committed);
+    stats.committed_total += fresh;
+    stats.commit_count += gaps;
+}
+
 static void stats_add_region(size_t size)
 {
     stats.regions++;
@@ -92,45 +120,75 @@ static void stats_add_region(size_t size)
     stats.reserved_peak = vmki_max(stats.reserved_peak, stats.reserved);
 }
 
+/* A region of what the system has just given: all of it committed, as huge pages may come, or nothing. */
+static vmk_status region_make(vmk_region *region, const vmk_region *made, bool committed)
+{
+    vmki_vm_lock();
+    vmk_status status = committed ? vmki_extents_prepare(1) : VMK_OK;
+    if (status == VMK_OK) {
+        *region = *made;
+        stats_add_region(made->size + made->guard_size);
+    }
+    if (status == VMK_OK && committed) {
+        vmki_extents_insert(&region->extents, (uintptr_t)made->base, (uintptr_t)made->base + made->size);
+        region->committed = made->size;
+        stats_add_committed(made->size, 1);
+    }
+    vmki_vm_unlock();
+    return status;
+}
+
 /* Reserve exactly size and guard, and make it a region. */
 static vmk_status reserve_exactly(vmk_region *region, size_t size, size_t guard, const vmki_os_request *how,
-                                  const char *name)
+                                  const vmk_reserve_options *options)
 {
     vmki_os_request request = *how;
     void *base;
+    bool committed = false;
     if (vmki_add_overflow(size, guard, &request.size))
         return VMK_ERR_ARGUMENT;
-    vmk_status status = vmki_os_reserve(&request, &base);
+    vmk_status status = options->huge_size == 0 ? vmki_os_reserve(&request, &base)
+                                                : vmki_os_reserve_huge(&request, options->huge_size, &base, &committed);
     if (status != VMK_OK)
         return status;
-    if (name != NULL)
-        vmki_os_name(base, request.size, name);
-    *region = (vmk_region){
-        .base = base, .size = size, .guard_size = guard, .unit = vmk_page_size(), .name = name, .seal = SEAL_LIVE};
-    vmki_vm_lock();
-    stats_add_region(request.size);
-    vmki_vm_unlock();
-    return VMK_OK;
+    if (options->name != NULL)
+        vmki_os_name(base, request.size, options->name);
+    if (committed && guard != 0)
+        status = vmki_os_protect((unsigned char *)base + size, guard, VMK_ACCESS_NONE);
+    const vmk_region made = {.base = base,
+                             .size = size,
+                             .guard_size = guard,
+                             .unit = unit_of(options),
+                             .name = options->name,
+                             .seal = SEAL_LIVE};
+    if (status == VMK_OK)
+        status = region_make(region, &made, committed);
+    if (status != VMK_OK) {
+        vmki_os_error why = vmki_os_error_get();
+        vmki_os_release(base, request.size);
+        vmki_os_error_set(why);
+    }
+    return status;
 }
 
 /* At most `size`, at least `least`: what the limits suggest first, then half of it again and again. */
 static vmk_status reserve_at_most(vmk_region *region, size_t size, size_t least, size_t guard,
                                   const vmk_reserve_options *options, const vmki_os_request *how)
 {
-    size_t page_size = vmk_page_size();
-    size_t attempt = vmki_max(least, vmki_floor(vmki_vm_budget(size, options->flags), page_size));
+    size_t unit = unit_of(options);
+    size_t attempt = vmki_max(least, vmki_floor(vmki_vm_budget(size, options->flags), unit));
     for (;;) {
-        vmk_status status = reserve_exactly(region, attempt, guard, how, options->name);
+        vmk_status status = reserve_exactly(region, attempt, guard, how, options);
         if (status != VMK_ERR_ADDRESS_SPACE || attempt == least)
             return status;
-        attempt = vmki_max(least, vmki_floor(attempt / 2, page_size));
+        attempt = vmki_max(least, vmki_floor(attempt / 2, unit));
     }
 }
 
 /* Turn options into a request of the system; false where they make no sense. */
 static bool options_valid(const vmk_reserve_options *options, vmki_os_request *request)
 {
-    size_t granularity = vmk_granularity();
+    size_t granularity = vmki_max(vmk_granularity(), options->huge_size);
     size_t align = options->align == 0 ? granularity : options->align;
     if (!vmki_is_power_of_two(align) ||
         (options->flags & ~(unsigned)(VMK_RESERVE_EXACT | VMK_RESERVE_SPARSE | VMK_RESERVE_WATCH)) != 0)
@@ -150,19 +208,20 @@ vmk_status vmk_reserve(vmk_region *region, size_t size, const vmk_reserve_option
 {
     static const vmk_reserve_options defaults = {0};
     vmki_os_request request = {0};
-    size_t page_size = vmk_page_size();
     if (options == NULL)
         options = &defaults;
-    size_t rounded, least, guard;
-    if (size == 0 || options->min_size > size || vmki_ceil_overflow(size, page_size, &rounded) ||
-        vmki_ceil_overflow(options->guard_size, page_size, &guard) || !options_valid(options, &request))
+    if (!huge_size_possible(options->huge_size))
+        return VMK_ERR_UNSUPPORTED;
+    size_t unit = unit_of(options), rounded, least, guard;
+    if (size == 0 || options->min_size > size || vmki_ceil_overflow(size, unit, &rounded) ||
+        vmki_ceil_overflow(options->guard_size, unit, &guard) || !options_valid(options, &request))
         return VMK_ERR_ARGUMENT;
-    least = options->min_size == 0 ? rounded : vmki_ceil(options->min_size, page_size);
+    least = options->min_size == 0 ? rounded : vmki_ceil(options->min_size, unit);
     size_t whole;
     if (vmki_add_overflow(rounded, guard, &whole))
         return VMK_ERR_ARGUMENT;
     vmki_os_error before = vmki_os_error_get();
-    vmk_status status = least == rounded ? reserve_exactly(region, rounded, guard, &request, options->name)
+    vmk_status status = least == rounded ? reserve_exactly(region, rounded, guard, &request, options)
                                          : reserve_at_most(region, rounded, least, guard, options, &request);
     if (status == VMK_OK)
         vmki_os_error_set(before);
@@ -225,16 +284,26 @@ static void tell_committed(const vmk_region *region, uintptr_t base, uintptr_t l
     }
 }
 
+static vmk_status pages_commit(const vmk_region *region, uintptr_t base, size_t size)
+{
+    if (vmki_region_is_huge(region))
+        return vmki_os_commit_huge((void *)base, size, region->unit);
+    if (region->marked != 0)
+        vmki_os_guard_clear((void *)base, size);
+    return vmki_os_commit((void *)base, size);
+}
+
 static vmk_status pages_decommit(const vmk_region *region, uintptr_t base, size_t size)
 {
     (void)vmki_vm_tell(region, base, size, VMKI_CHANGE_LOSE);
-    vmk_status status = vmki_os_decommit((void *)base, size);
+    vmk_status status = vmki_region_is_huge(region) ? vmki_os_decommit_huge((void *)base, size, region->unit)
+                                                    : vmki_os_decommit((void *)base, size);
     if (status != VMK_OK && vmki_vm_watcher != NULL)
         tell_committed(region, base, base + size);
     if (status == VMK_OK && region->name != NULL)
         vmki_os_name((void *)base, size, region->name);
-    if (status == VMK_OK && VMKI_LOAD_RELAXED(&region->guards) != 0) /* they would outlast it, and the next commit */
-        vmki_os_guard_clear((void *)base, size);
+    if (status == VMK_OK && (VMKI_LOAD_RELAXED(&region->guards) | region->marked) != 0)
+        vmki_os_guard_clear((void *)base, size); /* they would outlast it, and the next commit */
     return status;
 }
 
@@ -259,10 +328,10 @@ vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size)
     size_t gap_size, fresh = 0;
     unsigned gaps = 0;
     while (next_gap(region, &from, limit, &gap, &gap_size)) {
-        vmk_status status = gaps == 0 ? vmki_extents_prepare() : VMK_OK;
+        vmk_status status = gaps == 0 ? vmki_extents_prepare(1) : VMK_OK;
         if (status != VMK_OK)
             return status;
-        status = vmki_os_commit((void *)gap, gap_size);
+        status = pages_commit(region, gap, gap_size);
         if (status != VMK_OK) {
             commit_undo(region, base, gap, gap_size);
             return status;
@@ -275,10 +344,7 @@ vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size)
         return VMK_OK;
     vmki_extents_insert(&region->extents, base, limit);
     region->committed += fresh;
-    stats.committed += fresh;
-    stats.committed_peak = vmki_max(stats.committed_peak, stats.committed);
-    stats.committed_total += fresh;
-    stats.commit_count += gaps;
+    stats_add_committed(fresh, gaps);
     return VMK_OK;
 }
 
@@ -310,17 +376,25 @@ vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size)
     size_t committed;
     if (size == 0 || !committed_hull(region, base, base + size, &first, &limit, &committed))
         return VMK_OK;
-    vmk_status status = vmki_extents_prepare();
+    vmk_status status = vmki_extents_prepare(1);
     if (status != VMK_OK)
         return status;
     status = pages_decommit(region, first, limit - first);
-    if (status != VMK_OK)
-        return status;
+    if (status == VMK_OK)
+        vmki_vm_decommitted(region, offset, size);
+    return status;
+}
+
+void vmki_vm_decommitted(vmk_region *region, size_t offset, size_t size)
+{
+    uintptr_t base = (uintptr_t)region->base + offset, first, limit;
+    size_t committed;
+    if (!committed_hull(region, base, base + size, &first, &limit, &committed))
+        return;
     vmki_extents_remove(&region->extents, first, limit);
     region->committed -= committed;
     stats.committed -= committed;
     stats.decommit_count++;
-    return VMK_OK;
 }
 
 vmk_status vmki_vm_move(vmk_region *region, size_t new_size)
@@ -328,7 +402,7 @@ vmk_status vmki_vm_move(vmk_region *region, size_t new_size)
     VMKI_DCHECK(region->seal == SEAL_LIVE && region->committed == region->size);
     void *base = region->base;
     size_t old_size = region->size;
-    vmk_status status = vmki_extents_prepare();
+    vmk_status status = vmki_extents_prepare(1);
     if (status == VMK_OK)
         status = vmki_os_move(&base, old_size, new_size, region->guard_size);
     if (status != VMK_OK)
@@ -391,6 +465,8 @@ static bool next_run(const vmk_region *region, uintptr_t *from, uintptr_t limit,
 vmk_status vmk_discard(vmk_region *region, size_t offset, size_t size)
 {
     REQUIRE_RANGE(region, offset, size, "vmk_discard");
+    if (vmki_region_is_huge(region)) /* what is given back to the pool may be another's when it is needed again */
+        return size == 0 ? VMK_OK : VMK_ERR_UNSUPPORTED;
     vmki_os_error before = vmki_os_error_get();
     uintptr_t from = (uintptr_t)region->base + offset, limit = from + size, run;
     size_t run_size;
@@ -415,21 +491,25 @@ void vmk_reuse(vmk_region *region, size_t offset, size_t size)
     vmki_os_error_set(before);
 }
 
+vmk_status vmki_vm_protect(vmk_region *region, size_t offset, size_t size, vmk_access access)
+{
+    uintptr_t base = (uintptr_t)region->base + offset;
+    vmki_vm_tell_unlocked(region, base, size, VMKI_CHANGE_LOSE);
+    vmk_status status = vmki_os_protect((void *)base, size, access);
+    if (status != VMK_OK || access == VMK_ACCESS_READ_WRITE)
+        vmki_vm_tell_unlocked(region, base, size, VMKI_CHANGE_COMMIT);
+    return status;
+}
+
 vmk_status vmk_protect(vmk_region *region, size_t offset, size_t size, vmk_access access)
 {
     VMKI_REQUIRE_LIVE(region, "vmk_protect");
-    if (!vmki_region_has(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
+    if (!vmki_region_committed(region, offset, size) || (unsigned)access > VMK_ACCESS_READ_WRITE)
         return VMK_ERR_ARGUMENT;
     if (size == 0)
         return VMK_OK;
     vmki_os_error before = vmki_os_error_get();
-    size_t run;
-    if (vmk_region_query(region, offset, &run) != VMK_STATE_COMMITTED || run < size)
-        return VMK_ERR_ARGUMENT;
-    vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_LOSE);
-    vmk_status status = vmki_os_protect(region->base + offset, size, access);
-    if (status != VMK_OK || access == VMK_ACCESS_READ_WRITE)
-        vmki_vm_tell_unlocked(region, (uintptr_t)region->base + offset, size, VMKI_CHANGE_COMMIT);
+    vmk_status status = vmki_vm_protect(region, offset, size, access);
     if (status == VMK_OK)
         vmki_os_error_set(before);
     return status;

@@ -22,12 +22,28 @@ void vmki_region_require(const vmk_region *region, const char *not_live, const c
 #define VMKI_REQUIRE_LIVE(region, function)                                                                            \
     vmki_region_require(region, function ": not a region", function ": region was released before")
 
-/* Whole pages inside it? */
+/* Whole units inside it: pages, or its explicit huge pages? */
 bool vmki_region_has(const vmk_region *region, size_t offset, size_t size);
 
-/* vmk_commit and vmk_decommit under the lock, for ranges known to be whole pages inside a live region. */
+/* The same, and all of them committed? */
+bool vmki_region_committed(const vmk_region *region, size_t offset, size_t size);
+
+/* Is it made of explicit huge pages? */
+static inline bool vmki_region_is_huge(const vmk_region *region)
+{
+    return region->unit != vmk_page_size();
+}
+
+/* vmk_commit and vmk_decommit under the lock, for ranges known to be whole units inside a live region. */
 vmk_status vmki_vm_commit(vmk_region *region, size_t offset, size_t size);
 vmk_status vmki_vm_decommit(vmk_region *region, size_t offset, size_t size);
+
+/* The system has given back what is committed of the range, and may have left marks on it: make the records say so.
+ * After vmki_extents_prepare, with region->marked set before the system was asked. Under the lock. */
+void vmki_vm_decommitted(vmk_region *region, size_t offset, size_t size);
+
+/* vmk_protect of a checked range. Without the lock. */
+vmk_status vmki_vm_protect(vmk_region *region, size_t offset, size_t size, vmk_access access);
 
 /* vmk_region_query under the lock, and the committed bytes of a range. */
 vmk_state vmki_vm_query(const vmk_region *region, size_t offset, size_t *run);
@@ -41,7 +57,7 @@ size_t vmki_vm_budget(size_t wanted, unsigned flags);
  * region->base changes. On failure all is as it was. VMK_ERR_UNSUPPORTED: the system can't. Under the lock. */
 vmk_status vmki_vm_move(vmk_region *region, size_t new_size);
 
-/* service.c: a region ends, with all guards in it. */
+/* guard.c: a region ends, with all guards in it. */
 void vmki_guards_forget(vmk_region *region);
 
 /* --- watched regions: watch.c, if the program has it --- */
