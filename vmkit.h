@@ -1300,7 +1300,6 @@ typedef struct vmk_code {
     unsigned char *write;      /* where it is written: the same address if it is flipped, another if mapped twice */
     size_t size;               /* whole pages */
     bool twice;
-    uintptr_t handle;
     uintptr_t seal;
 } vmk_code;
 
@@ -1310,20 +1309,27 @@ enum {
     VMK_CODE_TWICE = 1u << 1 /* two mappings of the same memory: code runs while other parts of its page are written */
 };
 
-/* Make room for code: `size` bytes rounded up to whole pages, which can be neither executed nor written yet. flags: one
- * of VMK_CODE_..., or 0: mapped twice if the system can, else flipped.
+/* Make room for code: `size` bytes rounded up to whole pages, which can't be written yet. flags: one of VMK_CODE_...,
+ * or 0: mapped twice if the system can, else flipped. That pages may become executable has been tried when it succeeds.
+ * Flipped, they can't be executed before their first end; mapped twice, they can from now on, and are zero: some
+ * systems allow executable pages only to whoever asks for them at once.
+ *
+ * After a fork flipped code is each process's own. Code mapped twice stays one for both, and what either writes the
+ * other runs: a child that writes code makes a vmk_code of its own.
  * VMK_ERR_ARGUMENT: size is 0 or overflows, other flags. VMK_ERR_UNSUPPORTED: the system forbids it (SELinux, PaX, a
  * hardened run-time without an entitlement), or can't do it that way. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE,
- * VMK_ERR_MAPPINGS. */
+ * VMK_ERR_MAPPINGS. Cost: some six system calls. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_init(vmk_code *code, size_t size, unsigned flags);
 
 /* Begin to write in [offset, offset + size), any range: code->write can be written there, and in the rest of the pages
  * that it touches; flipped, none of these can be executed until the end. End: they can be executed, not written, and
  * all processors see what was written (the instruction caches are flushed: no barrier is needed besides the one by
- * which another thread learns of the code). Ranges of different threads that share no page may be open at the same
- * time; of code mapped twice all stays executable, and is writable for good from its first begin on. VMK_ERR_ARGUMENT:
- * the range leaves the code. VMK_ERR_UNSUPPORTED: forbidden by now. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT. Pages are as they
- * were then. Size 0: nothing. Cost: flipped, one system call each. */
+ * which another thread learns of the code). Of code mapped twice all stays executable, and what has been begun once
+ * stays writable, so ranges may be begun and ended in any order by any threads. Flipped, the end of a range closes all
+ * pages that it touches: ranges that are open at the same time, in one thread or in several, must share no page.
+ * VMK_ERR_ARGUMENT: the range leaves the code. VMK_ERR_UNSUPPORTED: forbidden by now. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT.
+ * Pages are as they were then: closed, or, of end, open (a begin may have left some executable that never were, and are
+ * zero). Size 0: nothing. Cost: one system call each; mapped twice, an end needs none. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_begin(vmk_code *code, size_t offset, size_t size);
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_end(vmk_code *code, size_t offset, size_t size);
 

@@ -103,6 +103,34 @@
 #define VMKI_POSIX_NOREPLACE 0
 #endif
 
+/* --- executable memory ------------------------------------------------------------------------------------------ */
+
+/* Of pages that will be flipped: the same two systems want to know that they will be executable. */
+#if defined(PROT_MPROTECT)
+#define VMKI_POSIX_CODE (PROT_NONE | PROT_MPROTECT(PROT_READ | PROT_WRITE | PROT_EXEC))
+#elif defined(PROT_MAX)
+#define VMKI_POSIX_CODE (PROT_NONE | PROT_MAX(PROT_READ | PROT_WRITE | PROT_EXEC))
+#else
+#define VMKI_POSIX_CODE PROT_NONE
+#endif
+
+/* A descriptor of memory without a name that may be mapped executable, or -1. Linux 6.3 wants to be told of that
+ * (vm.memfd_noexec), and older ones don't know the flag. */
+static inline int vmki_posix_code_memory(const char *name)
+{
+#if defined(SYS_memfd_create)
+    const unsigned close_on_exec = 1, may_execute = 0x10; /* MFD_CLOEXEC, MFD_EXEC */
+    long file = syscall(SYS_memfd_create, name, close_on_exec | may_execute);
+    if (file < 0 && errno == EINVAL)
+        file = syscall(SYS_memfd_create, name, close_on_exec);
+    return (int)file;
+#else
+    (void)name;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
 /* --- names ------------------------------------------------------------------------------------------------------ */
 
 /* Of anonymous mappings: Linux 5.17, if configured; in headers of C libraries since later. */
@@ -410,6 +438,11 @@ bool vmki_posix_advice_known(vmk_advice advice);
  * instead. */
 void vmki_posix_guards_forbid(bool forbidden);
 void vmki_posix_prefault_forbid(bool forbidden);
+
+/* os_code.c: ways to get memory that can be mapped twice, and have it do without these. */
+enum { VMKI_POSIX_CODE_MEMFD = 1, VMKI_POSIX_CODE_SHM = 2 };
+
+void vmki_posix_code_forbid(unsigned ways);
 
 /* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
  * number that is all of it. */

@@ -78,6 +78,10 @@ void *model_base(void);
 /* The name of the page at an address; NULL: it has none. Decommit loses it, as Linux may. */
 const char *model_name_of(const void *address);
 
+/* Executable memory: bytes of it that are mapped; let it be had in one mapping alone. */
+size_t model_code_mapped(void);
+void model_code_forbid_twice(bool forbid);
+
 /* The record of calls since reset, oldest first; only the last MODEL_RECORDS are kept. */
 #define MODEL_RECORDS 4096
 size_t model_records(const model_record **records);

@@ -90,12 +90,15 @@ vmk_status vmki_os_view_to_shared(uintptr_t handle, void *base, size_t size);
 
 typedef enum vmki_os_code_access { VMKI_OS_CODE_NONE, VMKI_OS_CODE_WRITE, VMKI_OS_CODE_EXECUTE } vmki_os_code_access;
 
-/* Whole pages, without any access yet. Flipped: *write is *run, *handle 0. */
-vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write, uintptr_t *handle);
+/* Whole pages. Flipped: *write is *run, and nothing can be done there yet. Twice: *run can be read and executed, for
+ * good, and nothing can be done at *write yet. */
+vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write);
+/* Whole pages of what was flipped; of `write` of what was mapped twice, NONE and WRITE alone. On failure some pages may
+ * have it already; then what they had before can be given them again. */
 vmk_status vmki_os_code_access_set(void *base, size_t size, vmki_os_code_access access);
-void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write, uintptr_t handle);
-/* What was written through `write` is seen by whoever executes it at `run`. */
-void vmki_os_code_flush(void *run, void *write, size_t size);
+void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write);
+/* What was written is seen by whoever executes it at `run`. Any range. */
+void vmki_os_code_flush(void *run, size_t size);
 
 /* --- memory pressure: os_pressure.c ------------------------------------------------------------------------------ */
 
