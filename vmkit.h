@@ -1371,26 +1371,29 @@ typedef void vmk_pressure_callback(const vmk_pressure_event *event, void *contex
 typedef struct vmk_pressure_options {
     vmk_pressure_callback *callback;
     void *context;
-    uint64_t low;          /* the mark, in bytes; 0: a sixteenth of each bound. Enough again is twice as much */
+    uint64_t low;          /* the mark, in bytes; 0: a sixteenth of each bound. Enough again is twice as much, or half way
+                              from the mark to the bound where that is less */
     unsigned milliseconds; /* between looks where the system doesn't tell; 0: 1000 */
 } vmk_pressure_options;
 
 /* In the caller's storage, which must stay where it is until the stop. */
 typedef struct vmk_pressure {
     vmk_pressure_options options;
-    uintptr_t state[24];
+    uintptr_t state[16];
     uintptr_t seal;
 } vmk_pressure;
 
 /* Call back whenever less than the mark is left within a bound, once for each time that this begins, and once when it
- * is over; bounds that are low already are told of at once. A thread of its own (64 KiB of stack, signals blocked)
- * sleeps until the system tells it (memory.events and memory.pressure of cgroup v2, an eventfd of v1, Windows's
- * low-memory notification), and looks every so many milliseconds, for most bounds have no events. VMK_ERR_ARGUMENT: no
- * callback. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for a thread, or out of handles. After a fork the child has
- * no such thread; it may call stop, and start anew. */
+ * is over; bounds that are low already are told of at once. What the system tells of is low even if more than the mark
+ * is left, until it has been silent for as long as between two looks. A thread of its own (64 KiB of stack, signals
+ * blocked) sleeps until the system tells it (memory.events and memory.pressure of cgroup v2, or /proc/pressure/memory;
+ * memory.pressure_level of v1; Windows's low-memory notification), and looks every so many milliseconds, for most
+ * bounds have no events. VMK_ERR_ARGUMENT: no callback. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for a thread, or
+ * out of handles. After a fork the child has no such thread; it may call stop, and start anew. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_pressure_start(vmk_pressure *pressure, const vmk_pressure_options *options);
 
-/* When it returns, the callback is not running and won't be called. Misuse: not started, or stopped before. */
+/* When it returns, the callback is not running and won't be called. Misuse: not started, or stopped before; called by
+ * the callback itself, which it would wait for. */
 VMK_API void vmk_pressure_stop(vmk_pressure *pressure);
 
 /* --- write-watch ------------------------------------------------------------------------------------------------ */

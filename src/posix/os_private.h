@@ -46,6 +46,7 @@
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -394,6 +395,76 @@ static inline size_t vmki_posix_stack_min(void)
 #endif
 }
 
+/* --- memory pressure -------------------------------------------------------------------------------------------- */
+
+/* Both ends closed on exec, and neither blocks. */
+static inline bool vmki_posix_pipe(int ends[2])
+{
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)
+    return pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0;
+#else
+    if (pipe(ends) != 0)
+        return false;
+    for (unsigned i = 0; i < 2; i++) {
+        (void)fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        (void)fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    }
+    return true;
+#endif
+}
+
+/* Changes of files, told of by a descriptor, or -1: add one; take what has been told, and was it a change? */
+static inline int vmki_posix_changes_open(void)
+{
+#if defined(__linux__)
+    return inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+#else
+    return -1;
+#endif
+}
+
+static inline bool vmki_posix_changes_add(int changes, const char *path)
+{
+#if defined(__linux__)
+    return changes >= 0 && inotify_add_watch(changes, path, IN_MODIFY) >= 0;
+#else
+    (void)changes, (void)path;
+    return false;
+#endif
+}
+
+static inline bool vmki_posix_changes_take(int changes)
+{
+    bool changed = false;
+#if defined(__linux__)
+    union {
+        struct inotify_event first;
+        char bytes[1024];
+    } block;
+    ssize_t got;
+    while ((got = read(changes, &block, sizeof block)) > 0)
+        for (size_t at = 0; at + sizeof block.first <= (size_t)got;) {
+            struct inotify_event event;
+            memcpy(&event, block.bytes + at, sizeof event);
+            changed = changed || (event.mask & IN_MODIFY) != 0;
+            at += sizeof event + event.len;
+        }
+#else
+    (void)changes;
+#endif
+    return changed;
+}
+
+/* A descriptor that counts what it is told, or -1. */
+static inline int vmki_posix_eventfd(void)
+{
+#if defined(SYS_eventfd2)
+    return (int)syscall(SYS_eventfd2, 0, O_CLOEXEC | O_NONBLOCK);
+#else
+    return -1;
+#endif
+}
+
 /* --- random numbers --------------------------------------------------------------------------------------------- */
 
 /* Without a file. Linux before 3.17 has no such call, and early at its start none to give; it is not waited for. */
@@ -449,6 +520,26 @@ void vmki_posix_code_forbid(unsigned ways);
 bool vmki_posix_read_text(const char *path, char *text, size_t size);
 bool vmki_posix_read_number(const char *path, uint64_t *value);
 
+/* os_limits.c: a path with another before it; false if the two are too long. */
+#define VMKI_POSIX_PATH 1024
+bool vmki_posix_join(char *path, const char *prefix, const char *rest);
+
+/* os_limits.c: files with a figure in each line, behind its name. The names are whole, with the colon or the space that
+ * ends them; the figures are shifted left to become bytes; what the file does not have is left as it was. */
+typedef struct vmki_posix_field {
+    const char *name;
+    uint64_t bytes;
+} vmki_posix_field;
+
+bool vmki_posix_read_fields(const char *path, vmki_posix_field *fields, size_t count, unsigned shift);
+
+/* os_limits.c: visit the directories of the process's cgroups that may limit its memory: its `own`, then each above it
+ * up to the mount; v2 is `unified`. And the limit of one. */
+typedef void vmki_posix_level(const char *directory, bool unified, bool own, void *context);
+
+void vmki_posix_cgroups_under(const char *prefix, vmki_posix_level *visit, void *context);
+uint64_t vmki_posix_cgroup_limit(const char *directory, bool unified);
+
 vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
 
 /* os_limits.c: the limits that are found in files, `memory` and `commit`, each lowered to what is found. `prefix` is
@@ -462,6 +553,11 @@ bool vmki_posix_address_space_exhausted(size_t size);
 /* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was.
  */
 bool vmki_posix_mappings_exhausted(void);
+
+/* os_pressure.c: room as it is found in files, and who tells of a shortage; `prefix` as above. */
+void vmki_posix_room_under(const char *prefix, vmk_room *room);
+struct vmki_os_pressure;
+vmk_status vmki_posix_pressure_open_under(const char *prefix, struct vmki_os_pressure *pressure);
 
 /* os_process.c: what stands in for random bits where the system gives none by a call: a file's, and what differs
  * between runs. */

@@ -102,11 +102,14 @@ void vmki_os_code_flush(void *run, size_t size);
 
 /* --- memory pressure: os_pressure.c ------------------------------------------------------------------------------ */
 
-/* See vmk_room_now. `room` arrives filled with VMK_UNLIMITED. */
+/* See vmk_room_now; the bounds MEMORY, COMMIT and PHYSICAL alone: the others follow from vmki_os_own_limits and
+ * vmki_os_usage. `room` arrives filled with VMK_UNLIMITED. */
 void vmki_os_room(vmk_room *room);
 
-/* The system's own events. Wait returns at the first, or after so many milliseconds, or when woken; bit i of the
- * result: it told of bound i. Open makes do with what it finds, so that wait and wake work in any case. */
+/* The system's own events. Wait returns at the first, or after so many milliseconds, or when woken (before it began,
+ * too), or a little earlier; bit i of the result: it told of bound i. It is called by one thread. Open makes do with
+ * what it finds, so that wait and wake work in any case; VMK_ERR_COMMIT: not even these can be had. Close also in a
+ * child of a fork, whose parent goes on. */
 typedef struct vmki_os_pressure {
     uintptr_t state[8];
 } vmki_os_pressure;
