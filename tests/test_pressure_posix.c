@@ -213,7 +213,7 @@ START_TEST(v2_events)
     put("/cg/a/b/memory.pressure", "");
     put("/proc/pressure/memory", "untouched");
     vmki_os_pressure pressure = opened();
-    ck_assert_str_eq(get("/cg/a/b/memory.pressure"), "some 300000 2000000");
+    ck_assert_str_eq(get("/cg/a/b/memory.pressure"), "some 300000 2000000\n");
     ck_assert_str_eq(get("/proc/pressure/memory"), "untouched");
     put("/cg/a/b/memory.events", "low 0\nhigh 0\nmax 1\n");
     ck_assert_uint_eq(vmki_os_pressure_wait(&pressure, 3600000), SHORT_OF(VMK_BOUND_MEMORY));
@@ -239,7 +239,7 @@ START_TEST(stalls_of_the_system)
     put("/proc/pressure/memory", "");
     vmki_os_pressure pressure = opened();
     ck_assert_str_eq(get("/cg/a/b/memory.pressure"), "untouched");
-    ck_assert_str_eq(get("/proc/pressure/memory"), "some 300000 2000000");
+    ck_assert_str_eq(get("/proc/pressure/memory"), "some 300000 2000000\n");
     vmki_os_pressure_close(&pressure);
 }
 END_TEST
@@ -263,6 +263,24 @@ START_TEST(v1_events)
     ck_assert_uint_eq(vmki_os_pressure_wait(&pressure, 3600000), SHORT_OF(VMK_BOUND_MEMORY));
     ck_assert_uint_eq(vmki_os_pressure_wait(&pressure, 0), 0);
     vmki_os_pressure_close(&pressure);
+    ck_assert_uint_eq(descriptors(), before);
+}
+END_TEST
+
+/* The kernel takes the order for stalls, from whoever may write the file. */
+START_TEST(real_stalls)
+{
+    if (access("/proc/pressure/memory", W_OK) != 0)
+        return;
+    vmki_os_pressure pressure;
+    unsigned before = descriptors();
+    int file = open("/proc/pressure/memory", O_RDWR | O_CLOEXEC);
+    bool taken = file >= 0 && write(file, "some 300000 2000000", 20) == 20;
+    ck_assert_int_eq(vmki_posix_pressure_open_under("", &pressure), VMK_OK);
+    ck_assert_uint_ge(descriptors(), before + 2 + (file >= 0) + taken);
+    vmki_os_pressure_close(&pressure);
+    if (file >= 0)
+        (void)close(file);
     ck_assert_uint_eq(descriptors(), before);
 }
 END_TEST
@@ -453,6 +471,7 @@ int main(int argc, char **argv)
     tcase_add_test(files, v2_events);
     tcase_add_test(files, stalls_of_the_system);
     tcase_add_test(files, v1_events);
+    tcase_add_test(files, real_stalls);
     tcase_add_test(files, nothing_that_can_be_used);
 #endif
     tcase_set_timeout(threads, 120);

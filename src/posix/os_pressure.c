@@ -70,9 +70,20 @@ void vmki_os_room(vmk_room *room)
 
 /* --- who tells: opening ----------------------------------------------------------------------------------------- */
 
-/* The words of vmki_os_pressure: descriptors, NONE where there is none; of which bound STALL tells; and whether EVENTS
- * and LEVEL are of any cgroup. */
-enum { WAKE_READ, WAKE_WRITE, EVENTS, STALL, LEVEL, DESCRIPTORS, STALL_BOUND = DESCRIPTORS, EVENTS_USED, LEVEL_USED };
+/* The words of vmki_os_pressure: descriptors, NONE where there is none; of which bound STALL tells; whether EVENTS and
+ * LEVEL are of any cgroup; and whether this is for the record of capabilities alone. */
+enum {
+    WAKE_READ,
+    WAKE_WRITE,
+    EVENTS,
+    STALL,
+    LEVEL,
+    DESCRIPTORS,
+    STALL_BOUND = DESCRIPTORS,
+    EVENTS_USED,
+    LEVEL_USED,
+    PROBING
+};
 
 #define NONE UINTPTR_MAX
 
@@ -99,10 +110,12 @@ static bool write_text(int file, const char *text)
     return write(file, text, (size_t)length) == length;
 }
 
-/* Have it told when some thread was stalled for want of memory for 15 % of two seconds. */
+/* Have it told when some thread was stalled for want of memory for 15 % of two seconds. The kernel starts a thread for
+ * such an order, which takes milliseconds: who only wants to know whether it could be given leaves it at opening. */
 static void open_stall(vmki_os_pressure *pressure, const char *directory, const char *name, vmk_bound bound)
 {
     char path[VMKI_POSIX_PATH];
+    bool give_order = pressure->state[PROBING] == 0;
     if (pressure->state[STALL] != NONE || !vmki_posix_join(path, directory, name))
         return;
     int file = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -110,7 +123,7 @@ static void open_stall(vmki_os_pressure *pressure, const char *directory, const 
         return;
     set_descriptor(pressure, STALL, file);
     pressure->state[STALL_BOUND] = bound;
-    if (!write_text(file, "some 300000 2000000"))
+    if (give_order && !write_text(file, "some 300000 2000000\n")) /* whose last character the kernel overwrites */
         close_one(pressure, STALL);
 }
 
@@ -168,7 +181,7 @@ static void open_at_level(const char *directory, bool unified, bool own, void *c
         open_stall(pressure, directory, "/memory.pressure", VMK_BOUND_MEMORY);
 }
 
-vmk_status vmki_posix_pressure_open_under(const char *prefix, vmki_os_pressure *pressure)
+static vmk_status open_all(const char *prefix, bool probing, vmki_os_pressure *pressure)
 {
     int wake[2];
     if (!vmki_posix_pipe(wake))
@@ -177,6 +190,7 @@ vmk_status vmki_posix_pressure_open_under(const char *prefix, vmki_os_pressure *
         pressure->state[i] = NONE;
     for (unsigned i = DESCRIPTORS; i < sizeof pressure->state / sizeof pressure->state[0]; i++)
         pressure->state[i] = 0;
+    pressure->state[PROBING] = probing;
     set_descriptor(pressure, WAKE_READ, wake[0]);
     set_descriptor(pressure, WAKE_WRITE, wake[1]);
     set_descriptor(pressure, EVENTS, vmki_posix_changes_open());
@@ -189,9 +203,14 @@ vmk_status vmki_posix_pressure_open_under(const char *prefix, vmki_os_pressure *
     return VMK_OK;
 }
 
+vmk_status vmki_posix_pressure_open_under(const char *prefix, vmki_os_pressure *pressure)
+{
+    return open_all(prefix, false, pressure);
+}
+
 vmk_status vmki_os_pressure_open(vmki_os_pressure *pressure)
 {
-    return vmki_posix_pressure_open_under("", pressure);
+    return open_all("", false, pressure);
 }
 
 void vmki_os_pressure_close(vmki_os_pressure *pressure)
@@ -254,7 +273,7 @@ void vmki_os_pressure_wake(vmki_os_pressure *pressure)
 void vmki_os_probe_pressure(vmk_caps *caps)
 {
     vmki_os_pressure pressure;
-    if (vmki_os_pressure_open(&pressure) != VMK_OK)
+    if (open_all("", true, &pressure) != VMK_OK)
         return;
     if (pressure.state[EVENTS] != NONE || pressure.state[STALL] != NONE || pressure.state[LEVEL] != NONE)
         caps->features |= VMK_CAP_PRESSURE;

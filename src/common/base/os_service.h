@@ -111,7 +111,7 @@ void vmki_os_room(vmk_room *room);
  * what it finds, so that wait and wake work in any case; VMK_ERR_COMMIT: not even these can be had. Close also in a
  * child of a fork, whose parent goes on. */
 typedef struct vmki_os_pressure {
-    uintptr_t state[8];
+    uintptr_t state[10];
 } vmki_os_pressure;
 
 vmk_status vmki_os_pressure_open(vmki_os_pressure *pressure);

@@ -21,10 +21,10 @@ static void bound_by(vmk_room *room, vmk_bound bound, uint64_t limit, uint64_t u
 /* The whole address space, where a program can come near its end. */
 static uint64_t address_space_limit(uint64_t limit)
 {
-    const vmk_caps *caps = vmk_capabilities();
-    if (sizeof(void *) > 4 || caps->address_max == 0)
+    if (sizeof(void *) > 4)
         return limit;
-    return vmki_min64(limit, (uint64_t)caps->address_max - caps->address_min + 1);
+    const vmk_caps *caps = vmk_capabilities();
+    return caps->address_max == 0 ? limit : vmki_min64(limit, (uint64_t)caps->address_max - caps->address_min + 1);
 }
 
 static void find_own_room(vmk_room *room)
