@@ -39,7 +39,7 @@ static void let_it_look(void)
 }
 
 /* 0, or how far it came. */
-static int run_into(vmk_bound bound, int resource)
+static int run_into(vmk_bound bound)
 {
     record r = {.bound = bound};
     vmk_pressure pressure;
@@ -52,7 +52,8 @@ static int run_into(vmk_bound bound, int resource)
         return 1;
     uint64_t used = bound == VMK_BOUND_DATA ? usage.data : usage.address_space;
     struct rlimit limit = {(rlim_t)(used + ROOM * MIB), (rlim_t)(used + ROOM * MIB)};
-    if (setrlimit(resource, &limit) != 0 || vmk_pressure_start(&pressure, &options) != VMK_OK)
+    if ((bound == VMK_BOUND_DATA ? setrlimit(RLIMIT_DATA, &limit) : setrlimit(VMKI_POSIX_LIMIT_AS, &limit)) != 0 ||
+        vmk_pressure_start(&pressure, &options) != VMK_OK)
         return 2;
     let_it_look();
     if (VMKI_LOAD_ACQUIRE(&r.low) != 0)
@@ -83,7 +84,7 @@ START_TEST(limits_on_the_process)
     pid_t child = fork();
     ck_assert_int_ne(child, -1);
     if (child == 0)
-        _exit(_i == 0 ? run_into(VMK_BOUND_DATA, RLIMIT_DATA) : run_into(VMK_BOUND_ADDRESS_SPACE, VMKI_POSIX_LIMIT_AS));
+        _exit(_i == 0 ? run_into(VMK_BOUND_DATA) : run_into(VMK_BOUND_ADDRESS_SPACE));
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
 }
