@@ -109,6 +109,10 @@ vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write)
         *run = *write = base;
         return VMK_OK;
     }
+    if (size > PTRDIFF_MAX) { /* no file is so long */
+        errno = ENOMEM;
+        return VMK_ERR_ADDRESS_SPACE;
+    }
     int file = open_memory(size);
     if (file < 0)
         return status_of(VMK_ERR_COMMIT);
