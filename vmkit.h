@@ -1302,7 +1302,6 @@ typedef struct vmk_code {
     unsigned char *write;      /* where it is written: the same address if it is flipped, another if mapped twice */
     size_t size;               /* whole pages */
     bool twice;
-    uintptr_t handle;
     uintptr_t seal;
 } vmk_code;
 
@@ -1312,20 +1311,27 @@ enum {
     VMK_CODE_TWICE = 1u << 1 /* two mappings of the same memory: code runs while other parts of its page are written */
 };
 
-/* Make room for code: `size` bytes rounded up to whole pages, which can be neither executed nor written yet. flags: one
- * of VMK_CODE_..., or 0: mapped twice if the system can, else flipped.
+/* Make room for code: `size` bytes rounded up to whole pages, which can't be written yet. flags: one of VMK_CODE_...,
+ * or 0: mapped twice if the system can, else flipped. That pages may become executable has been tried when it succeeds.
+ * Flipped, they can't be executed before their first end; mapped twice, they can from now on, and are zero: some
+ * systems allow executable pages only to whoever asks for them at once.
+ *
+ * After a fork flipped code is each process's own. Code mapped twice stays one for both, and what either writes the
+ * other runs: a child that writes code makes a vmk_code of its own.
  * VMK_ERR_ARGUMENT: size is 0 or overflows, other flags. VMK_ERR_UNSUPPORTED: the system forbids it (SELinux, PaX, a
  * hardened run-time without an entitlement), or can't do it that way. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE,
- * VMK_ERR_MAPPINGS. */
+ * VMK_ERR_MAPPINGS. Cost: some six system calls. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_init(vmk_code *code, size_t size, unsigned flags);
 
 /* Begin to write in [offset, offset + size), any range: code->write can be written there, and in the rest of the pages
  * that it touches; flipped, none of these can be executed until the end. End: they can be executed, not written, and
  * all processors see what was written (the instruction caches are flushed: no barrier is needed besides the one by
- * which another thread learns of the code). Ranges of different threads that share no page may be open at the same
- * time; of code mapped twice all stays executable, and is writable for good from its first begin on. VMK_ERR_ARGUMENT:
- * the range leaves the code. VMK_ERR_UNSUPPORTED: forbidden by now. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT. Pages are as they
- * were then. Size 0: nothing. Cost: flipped, one system call each. */
+ * which another thread learns of the code). Of code mapped twice all stays executable, and what has been begun once
+ * stays writable, so ranges may be begun and ended in any order by any threads. Flipped, the end of a range closes all
+ * pages that it touches: ranges that are open at the same time, in one thread or in several, must share no page.
+ * VMK_ERR_ARGUMENT: the range leaves the code. VMK_ERR_UNSUPPORTED: forbidden by now. VMK_ERR_MAPPINGS, VMK_ERR_COMMIT.
+ * Pages are as they were then: closed, or, of end, open (a begin may have left some executable that never were, and are
+ * zero). Size 0: nothing. Cost: one system call each; mapped twice, an end needs none. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_begin(vmk_code *code, size_t offset, size_t size);
 VMK_API VMK_MUST_CHECK vmk_status vmk_code_end(vmk_code *code, size_t offset, size_t size);
 
@@ -1367,26 +1373,29 @@ typedef void vmk_pressure_callback(const vmk_pressure_event *event, void *contex
 typedef struct vmk_pressure_options {
     vmk_pressure_callback *callback;
     void *context;
-    uint64_t low;          /* the mark, in bytes; 0: a sixteenth of each bound. Enough again is twice as much */
+    uint64_t low; /* the mark, in bytes; 0: a sixteenth of each bound. Enough again is twice as much, or half way
+                     from the mark to the bound where that is less */
     unsigned milliseconds; /* between looks where the system doesn't tell; 0: 1000 */
 } vmk_pressure_options;
 
 /* In the caller's storage, which must stay where it is until the stop. */
 typedef struct vmk_pressure {
     vmk_pressure_options options;
-    uintptr_t state[24];
+    uintptr_t state[16];
     uintptr_t seal;
 } vmk_pressure;
 
 /* Call back whenever less than the mark is left within a bound, once for each time that this begins, and once when it
- * is over; bounds that are low already are told of at once. A thread of its own (64 KiB of stack, signals blocked)
- * sleeps until the system tells it (memory.events and memory.pressure of cgroup v2, an eventfd of v1, Windows's
- * low-memory notification), and looks every so many milliseconds, for most bounds have no events. VMK_ERR_ARGUMENT: no
- * callback. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for a thread, or out of handles. After a fork the child has
- * no such thread; it may call stop, and start anew. */
+ * is over; bounds that are low already are told of at once. What the system tells of is low even if more than the mark
+ * is left, until it has been silent for as long as between two looks. A thread of its own (64 KiB of stack, signals
+ * blocked) sleeps until the system tells it (memory.events and memory.pressure of cgroup v2, or /proc/pressure/memory;
+ * memory.pressure_level of v1; Windows's low-memory notification), and looks every so many milliseconds, for most
+ * bounds have no events. VMK_ERR_ARGUMENT: no callback. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE: no room for a thread, or
+ * out of handles. After a fork the child has no such thread; it may call stop, and start anew. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_pressure_start(vmk_pressure *pressure, const vmk_pressure_options *options);
 
-/* When it returns, the callback is not running and won't be called. Misuse: not started, or stopped before. */
+/* When it returns, the callback is not running and won't be called. Misuse: not started, or stopped before; called by
+ * the callback itself, which it would wait for. */
 VMK_API void vmk_pressure_stop(vmk_pressure *pressure);
 
 /* --- write-watch ------------------------------------------------------------------------------------------------ */

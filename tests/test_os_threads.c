@@ -434,6 +434,31 @@ START_TEST(no_signal_is_lost)
 }
 END_TEST
 
+static void keep_id(void *argument, unsigned number)
+{
+    uintptr_t *ids = argument;
+    static uint32_t there; /* all live at once, or one could have another's */
+    ids[number] = vmki_os_thread_id();
+    (void)__atomic_fetch_add(&there, 1, __ATOMIC_SEQ_CST);
+    while (VMKI_LOAD_32(&there) < THREADS)
+        support_yield();
+    if (ids[number] != vmki_os_thread_id())
+        ids[number] = 0;
+}
+
+START_TEST(threads_have_ids)
+{
+    uintptr_t ids[THREADS + 1];
+    support_threads(THREADS, keep_id, ids);
+    ids[THREADS] = vmki_os_thread_id();
+    for (unsigned i = 0; i <= THREADS; i++) {
+        ck_assert_uint_ne(ids[i], 0);
+        for (unsigned j = 0; j < i; j++)
+            ck_assert_uint_ne(ids[i], ids[j]);
+    }
+}
+END_TEST
+
 /* --- the suite -------------------------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
@@ -451,7 +476,8 @@ int main(int argc, char **argv)
                                   signal_wakes_all,
                                   reset_forgets_no_waiter,
                                   events_pass_the_turn,
-                                  no_signal_is_lost};
+                                  no_signal_is_lost,
+                                  threads_have_ids};
     Suite *suite = suite_create("os_threads");
     TCase *group = tcase_create("threads");
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)

@@ -17,7 +17,6 @@
  */
 #include "posix/os_private.h"
 
-#define PATH_SIZE 1024
 #define LINE_SIZE 2048
 
 /* --- small files ------------------------------------------------------------------------------------------------ */
@@ -107,47 +106,41 @@ bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size)
     }
 }
 
-/* The path with the prefix before it; false if it is too long for PATH_SIZE. */
-static bool join(char *path, const char *prefix, const char *rest)
+bool vmki_posix_join(char *path, const char *prefix, const char *rest)
 {
     size_t before = strlen(prefix), after = strlen(rest);
-    if (before + after >= PATH_SIZE)
+    if (before + after >= VMKI_POSIX_PATH)
         return false;
     memcpy(path, prefix, before);
     memcpy(path + before, rest, after + 1);
     return true;
 }
 
-/* --- files of named figures in kB ------------------------------------------------------------------------------- */
+/* --- files of named figures ------------------------------------------------------------------------------------- */
 
-typedef struct field {
-    const char *name; /* with its colon */
-    uint64_t bytes;   /* left as it is where the file does not have it */
-} field;
-
-static void read_field(const char *line, field *fields, size_t count)
+static void read_field(const char *line, vmki_posix_field *fields, size_t count, unsigned shift)
 {
     for (size_t i = 0; i < count; i++) {
         size_t length = strlen(fields[i].name);
-        uint64_t kib;
+        uint64_t figure;
         if (strncmp(line, fields[i].name, length) != 0)
             continue;
-        const char *figure = line + length;
-        while (*figure == ' ' || *figure == '\t')
-            figure++;
-        if (parse_number(figure, &kib) && kib <= UINT64_MAX >> 10)
-            fields[i].bytes = kib << 10;
+        const char *text = line + length;
+        while (*text == ' ' || *text == '\t')
+            text++;
+        if (parse_number(text, &figure) && figure <= UINT64_MAX >> shift)
+            fields[i].bytes = figure << shift;
     }
 }
 
-static bool read_fields(const char *path, field *fields, size_t count)
+bool vmki_posix_read_fields(const char *path, vmki_posix_field *fields, size_t count, unsigned shift)
 {
     vmki_posix_lines in;
     char line[128];
     if (!vmki_posix_lines_open(&in, path))
         return false;
     while (vmki_posix_lines_next(&in, line, sizeof line))
-        read_field(line, fields, count);
+        read_field(line, fields, count, shift);
     vmki_posix_lines_close(&in);
     return true;
 }
@@ -156,8 +149,8 @@ static bool read_fields(const char *path, field *fields, size_t count)
 
 /* The process's cgroups, empty where it is in none. */
 typedef struct membership {
-    char unified[PATH_SIZE]; /* v2 */
-    char memory[PATH_SIZE];  /* the v1 hierarchy that has the memory controller */
+    char unified[VMKI_POSIX_PATH]; /* v2 */
+    char memory[VMKI_POSIX_PATH];  /* the v1 hierarchy that has the memory controller */
 } membership;
 
 /* Is the word in the list, whose items end at a comma or at a space? */
@@ -179,7 +172,7 @@ static void membership_add(membership *cgroups, char *line)
 {
     char *controllers = strchr(line, ':');
     char *path = controllers == NULL ? NULL : strchr(controllers + 1, ':');
-    if (path == NULL || path[1] != '/' || strlen(path + 1) >= PATH_SIZE)
+    if (path == NULL || path[1] != '/' || strlen(path + 1) >= VMKI_POSIX_PATH)
         return;
     *path++ = '\0';
     controllers++;
@@ -194,7 +187,7 @@ static bool membership_read(const char *prefix, membership *cgroups)
     vmki_posix_lines in;
     char line[LINE_SIZE];
     cgroups->unified[0] = cgroups->memory[0] = '\0';
-    if (!join(line, prefix, "/proc/self/cgroup") || !vmki_posix_lines_open(&in, line))
+    if (!vmki_posix_join(line, prefix, "/proc/self/cgroup") || !vmki_posix_lines_open(&in, line))
         return false;
     while (vmki_posix_lines_next(&in, line, sizeof line))
         membership_add(cgroups, line);
@@ -278,59 +271,72 @@ static const char *path_inside(const char *cgroup, const char *root)
     return leads_up_only(root) && !leads_up(cgroup) ? "" : NULL;
 }
 
-/* The least number that is in `file`, from the directory mount + inside up to the mount. */
-static uint64_t least_upwards(const char *prefix, const char *mount_point, const char *inside, const char *file)
+/* Visit the directory mount + inside, and all above it up to the mount. */
+static void visit_upwards(const char *prefix, const char *mount_point, const char *inside, bool unified,
+                          vmki_posix_level *visit, void *context)
 {
-    uint64_t least = VMK_UNLIMITED, limit;
-    char top[PATH_SIZE], here[PATH_SIZE], path[PATH_SIZE];
-    if (!join(top, prefix, mount_point) || !join(here, top, inside))
-        return least;
+    char top[VMKI_POSIX_PATH], here[VMKI_POSIX_PATH];
+    if (!vmki_posix_join(top, prefix, mount_point) || !vmki_posix_join(here, top, inside))
+        return;
     size_t shortest = strlen(top), length = strlen(here);
-    for (;;) {
+    for (bool own = true;; own = false) {
         while (length > shortest && here[length - 1] == '/')
             length--;
         here[length] = '\0';
-        if (join(path, here, file) && vmki_posix_read_number(path, &limit) && limit < least)
-            least = limit;
+        visit(here, unified, own, context);
         if (length <= shortest)
-            return least;
+            return;
         while (length > shortest && here[length - 1] != '/')
             length--;
     }
 }
 
-/* v1 writes "no limit" as the largest number of pages, in bytes: about 2^63, by the page size. v2 writes "max". */
-#define V1_UNLIMITED (UINT64_C(1) << 62)
-
-static uint64_t mount_limit(const char *prefix, const membership *cgroups, const mount *at)
+static void visit_mount(const char *prefix, const membership *cgroups, const mount *at, vmki_posix_level *visit,
+                        void *context)
 {
     bool unified = strcmp(at->type, "cgroup2") == 0;
     if (!unified && (strcmp(at->type, "cgroup") != 0 || !list_has(at->options, "memory")))
-        return VMK_UNLIMITED;
+        return;
     const char *cgroup = unified ? cgroups->unified : cgroups->memory;
     const char *inside = cgroup[0] == '\0' ? NULL : path_inside(cgroup, at->root);
-    if (inside == NULL)
-        return VMK_UNLIMITED;
-    uint64_t limit = least_upwards(prefix, at->point, inside, unified ? "/memory.max" : "/memory.limit_in_bytes");
-    return limit >= V1_UNLIMITED ? VMK_UNLIMITED : limit;
+    if (inside != NULL)
+        visit_upwards(prefix, at->point, inside, unified, visit, context);
 }
 
-static uint64_t cgroup_limit(const char *prefix)
+void vmki_posix_cgroups_under(const char *prefix, vmki_posix_level *visit, void *context)
 {
     membership cgroups;
     vmki_posix_lines in;
     char line[LINE_SIZE];
-    uint64_t least = VMK_UNLIMITED;
-    if (!membership_read(prefix, &cgroups) || !join(line, prefix, "/proc/self/mountinfo") ||
+    if (!membership_read(prefix, &cgroups) || !vmki_posix_join(line, prefix, "/proc/self/mountinfo") ||
         !vmki_posix_lines_open(&in, line))
-        return least;
+        return;
     while (vmki_posix_lines_next(&in, line, sizeof line)) {
         mount at;
-        uint64_t limit = mount_parse(line, &at) ? mount_limit(prefix, &cgroups, &at) : VMK_UNLIMITED;
-        least = limit < least ? limit : least;
+        if (mount_parse(line, &at))
+            visit_mount(prefix, &cgroups, &at, visit, context);
     }
     vmki_posix_lines_close(&in);
-    return least;
+}
+
+/* v1 writes "no limit" as the largest number of pages, in bytes: about 2^63, by the page size. v2 writes "max". */
+#define V1_UNLIMITED (UINT64_C(1) << 62)
+
+uint64_t vmki_posix_cgroup_limit(const char *directory, bool unified)
+{
+    char path[VMKI_POSIX_PATH];
+    uint64_t limit;
+    if (!vmki_posix_join(path, directory, unified ? "/memory.max" : "/memory.limit_in_bytes") ||
+        !vmki_posix_read_number(path, &limit) || limit >= V1_UNLIMITED)
+        return VMK_UNLIMITED;
+    return limit;
+}
+
+static void lower_to_limit(const char *directory, bool unified, bool own, void *context)
+{
+    uint64_t *least = context;
+    (void)own;
+    *least = vmki_min64(*least, vmki_posix_cgroup_limit(directory, unified));
 }
 
 /* --- all limits ------------------------------------------------------------------------------------------------- */
@@ -338,9 +344,9 @@ static uint64_t cgroup_limit(const char *prefix)
 vmk_overcommit vmki_posix_overcommit_under(const char *prefix)
 {
     static const vmk_overcommit modes[] = {VMK_OVERCOMMIT_HEURISTIC, VMK_OVERCOMMIT_ALWAYS, VMK_OVERCOMMIT_NEVER};
-    char path[PATH_SIZE];
+    char path[VMKI_POSIX_PATH];
     uint64_t mode;
-    if (!join(path, prefix, "/proc/sys/vm/overcommit_memory") || !vmki_posix_read_number(path, &mode) ||
+    if (!vmki_posix_join(path, prefix, "/proc/sys/vm/overcommit_memory") || !vmki_posix_read_number(path, &mode) ||
         mode >= sizeof modes / sizeof modes[0])
         return VMK_OVERCOMMIT_UNKNOWN;
     return modes[mode];
@@ -348,14 +354,12 @@ vmk_overcommit vmki_posix_overcommit_under(const char *prefix)
 
 void vmki_posix_limits_under(const char *prefix, vmk_limits *limits)
 {
-    char path[PATH_SIZE];
-    uint64_t memory = cgroup_limit(prefix);
-    if (memory < limits->memory)
-        limits->memory = memory;
+    char path[VMKI_POSIX_PATH];
+    vmki_posix_cgroups_under(prefix, lower_to_limit, &limits->memory);
     /* CommitLimit is there under every mode, and means something under one. */
-    field commit = {"CommitLimit:", VMK_UNLIMITED};
-    if (vmki_posix_overcommit_under(prefix) == VMK_OVERCOMMIT_NEVER && join(path, prefix, "/proc/meminfo") &&
-        read_fields(path, &commit, 1) && commit.bytes < limits->commit)
+    vmki_posix_field commit = {"CommitLimit:", VMK_UNLIMITED};
+    if (vmki_posix_overcommit_under(prefix) == VMK_OVERCOMMIT_NEVER && vmki_posix_join(path, prefix, "/proc/meminfo") &&
+        vmki_posix_read_fields(path, &commit, 1, 10) && commit.bytes < limits->commit)
         limits->commit = commit.bytes;
 }
 
@@ -386,8 +390,9 @@ void vmki_os_limits(vmk_limits *limits)
  * any more if it has ended before the others: so ask for the thread that asks (Linux 3.17) first. */
 vmk_status vmki_os_usage(vmk_usage *usage)
 {
-    field fields[] = {{"VmSize:", 0}, {"VmData:", 0}, {"VmRSS:", 0}};
-    if (!read_fields("/proc/thread-self/status", fields, 3) && !read_fields("/proc/self/status", fields, 3))
+    vmki_posix_field fields[] = {{"VmSize:", 0}, {"VmData:", 0}, {"VmRSS:", 0}};
+    if (!vmki_posix_read_fields("/proc/thread-self/status", fields, 3, 10) &&
+        !vmki_posix_read_fields("/proc/self/status", fields, 3, 10))
         return VMK_ERR_UNSUPPORTED;
     if (fields[0].bytes == 0)
         return VMK_ERR_UNSUPPORTED;

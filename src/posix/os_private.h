@@ -48,6 +48,7 @@
 
 #if defined(__linux__)
 #include <sys/ioctl.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -104,6 +105,34 @@
 #else
 #define VMKI_POSIX_NOREPLACE 0
 #endif
+
+/* --- executable memory ------------------------------------------------------------------------------------------ */
+
+/* Of pages that will be flipped: the same two systems want to know that they will be executable. */
+#if defined(PROT_MPROTECT)
+#define VMKI_POSIX_CODE (PROT_NONE | PROT_MPROTECT(PROT_READ | PROT_WRITE | PROT_EXEC))
+#elif defined(PROT_MAX)
+#define VMKI_POSIX_CODE (PROT_NONE | PROT_MAX(PROT_READ | PROT_WRITE | PROT_EXEC))
+#else
+#define VMKI_POSIX_CODE PROT_NONE
+#endif
+
+/* A descriptor of memory without a name that may be mapped executable, or -1. Linux 6.3 wants to be told of that
+ * (vm.memfd_noexec), and older ones don't know the flag. */
+static inline int vmki_posix_code_memory(const char *name)
+{
+#if defined(SYS_memfd_create)
+    const unsigned close_on_exec = 1, may_execute = 0x10; /* MFD_CLOEXEC, MFD_EXEC */
+    long file = syscall(SYS_memfd_create, name, close_on_exec | may_execute);
+    if (file < 0 && errno == EINVAL)
+        file = syscall(SYS_memfd_create, name, close_on_exec);
+    return (int)file;
+#else
+    (void)name;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
 
 /* --- names ------------------------------------------------------------------------------------------------------ */
 
@@ -488,6 +517,76 @@ static inline size_t vmki_posix_stack_min(void)
 #endif
 }
 
+/* --- memory pressure -------------------------------------------------------------------------------------------- */
+
+/* Both ends closed on exec, and neither blocks. */
+static inline bool vmki_posix_pipe(int ends[2])
+{
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)
+    return pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0;
+#else
+    if (pipe(ends) != 0)
+        return false;
+    for (unsigned i = 0; i < 2; i++) {
+        (void)fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        (void)fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    }
+    return true;
+#endif
+}
+
+/* Changes of files, told of by a descriptor, or -1: add one; take what has been told, and was it a change? */
+static inline int vmki_posix_changes_open(void)
+{
+#if defined(__linux__)
+    return inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+#else
+    return -1;
+#endif
+}
+
+static inline bool vmki_posix_changes_add(int changes, const char *path)
+{
+#if defined(__linux__)
+    return changes >= 0 && inotify_add_watch(changes, path, IN_MODIFY) >= 0;
+#else
+    (void)changes, (void)path;
+    return false;
+#endif
+}
+
+static inline bool vmki_posix_changes_take(int changes)
+{
+    bool changed = false;
+#if defined(__linux__)
+    union {
+        struct inotify_event first;
+        char bytes[1024];
+    } block;
+    ssize_t got;
+    while ((got = read(changes, &block, sizeof block)) > 0)
+        for (size_t at = 0; at + sizeof block.first <= (size_t)got;) {
+            struct inotify_event event;
+            memcpy(&event, block.bytes + at, sizeof event);
+            changed = changed || (event.mask & IN_MODIFY) != 0;
+            at += sizeof event + event.len;
+        }
+#else
+    (void)changes;
+#endif
+    return changed;
+}
+
+/* A descriptor that counts what it is told, or -1. */
+static inline int vmki_posix_eventfd(void)
+{
+#if defined(SYS_eventfd2)
+    return (int)syscall(SYS_eventfd2, 0, O_CLOEXEC | O_NONBLOCK);
+#else
+    return -1;
+#endif
+}
+
 /* --- random numbers --------------------------------------------------------------------------------------------- */
 
 /* Without a file. Linux before 3.17 has no such call, and early at its start none to give; it is not waited for. */
@@ -660,6 +759,11 @@ vmk_status vmki_posix_huge_report_from(const char *smaps, const void *base, size
 void vmki_posix_userfault_forbid(bool forbidden);
 void vmki_posix_soft_dirty_files(const char *pagemap, const char *clear_refs);
 
+/* os_code.c: ways to get memory that can be mapped twice, and have it do without these. */
+enum { VMKI_POSIX_CODE_MEMFD = 1, VMKI_POSIX_CODE_SHM = 2 };
+
+void vmki_posix_code_forbid(unsigned ways);
+
 /* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
  * number that is all of it. */
 bool vmki_posix_read_text(const char *path, char *text, size_t size);
@@ -675,6 +779,25 @@ typedef struct vmki_posix_lines {
 bool vmki_posix_lines_open(vmki_posix_lines *in, const char *path);
 bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size);
 void vmki_posix_lines_close(vmki_posix_lines *in);
+/* os_limits.c: a path with another before it; false if the two are too long. */
+#define VMKI_POSIX_PATH 1024
+bool vmki_posix_join(char *path, const char *prefix, const char *rest);
+
+/* os_limits.c: files with a figure in each line, behind its name. The names are whole, with the colon or the space that
+ * ends them; the figures are shifted left to become bytes; what the file does not have is left as it was. */
+typedef struct vmki_posix_field {
+    const char *name;
+    uint64_t bytes;
+} vmki_posix_field;
+
+bool vmki_posix_read_fields(const char *path, vmki_posix_field *fields, size_t count, unsigned shift);
+
+/* os_limits.c: visit the directories of the process's cgroups that may limit its memory: its `own`, then each above it
+ * up to the mount; v2 is `unified`. And the limit of one. */
+typedef void vmki_posix_level(const char *directory, bool unified, bool own, void *context);
+
+void vmki_posix_cgroups_under(const char *prefix, vmki_posix_level *visit, void *context);
+uint64_t vmki_posix_cgroup_limit(const char *directory, bool unified);
 
 vmk_overcommit vmki_posix_overcommit_under(const char *prefix);
 
@@ -689,6 +812,11 @@ bool vmki_posix_address_space_exhausted(size_t size);
 /* os_limits.c: has this process as many mappings as it may have? False where that is unknown. Leaves errno as it was.
  */
 bool vmki_posix_mappings_exhausted(void);
+
+/* os_pressure.c: room as it is found in files, and who tells of a shortage; `prefix` as above. */
+void vmki_posix_room_under(const char *prefix, vmk_room *room);
+struct vmki_os_pressure;
+vmk_status vmki_posix_pressure_open_under(const char *prefix, struct vmki_os_pressure *pressure);
 
 /* os_process.c: what stands in for random bits where the system gives none by a call: a file's, and what differs
  * between runs. */

@@ -80,6 +80,11 @@ void vmki_os_thread_join(vmki_os_thread *thread)
     (void)pthread_join((pthread_t)thread->handle, NULL);
 }
 
+uintptr_t vmki_os_thread_id(void)
+{
+    return (uintptr_t)pthread_self();
+}
+
 void vmki_os_yield(void)
 {
     (void)sched_yield();

@@ -67,6 +67,11 @@ void vmki_os_thread_join(vmki_os_thread *thread)
     CloseHandle(handle);
 }
 
+uintptr_t vmki_os_thread_id(void)
+{
+    return GetCurrentThreadId();
+}
+
 void vmki_os_yield(void)
 {
     SwitchToThread();

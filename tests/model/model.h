@@ -89,6 +89,17 @@ void *model_base(void);
 /* The name of the page at an address; NULL: it has none. Decommit loses it, as Linux may. */
 const char *model_name_of(const void *address);
 
+/* Executable memory: bytes of it that are mapped; let it be had in one mapping alone. */
+size_t model_code_mapped(void);
+void model_code_forbid_twice(bool forbid);
+
+/* Memory pressure: what is left within the bounds MEMORY, COMMIT or PHYSICAL (0: no such bound); tell of bounds, as
+ * bits; sources of events that are open; how often the room was looked at. */
+void model_room_set(vmk_bound bound, uint64_t left, uint64_t limit);
+void model_pressure_tell(unsigned bounds);
+size_t model_pressure_opened(void);
+size_t model_pressure_looks(void);
+
 /* The record of calls since reset, oldest first; only the last MODEL_RECORDS are kept. */
 #define MODEL_RECORDS 4096
 size_t model_records(const model_record **records);

@@ -135,6 +135,9 @@ typedef struct vmki_os_thread {
 vmk_status vmki_os_thread_start(vmki_os_thread *thread, void (*body)(void *argument), void *argument);
 void vmki_os_thread_join(vmki_os_thread *thread);
 
+/* What tells the calling thread from all others that live; not 0. */
+uintptr_t vmki_os_thread_id(void);
+
 /* Let other threads run, for a moment. */
 void vmki_os_yield(void);
 

@@ -93,22 +93,28 @@ vmk_status vmki_os_view_to_shared(uintptr_t handle, void *base, size_t size);
 
 typedef enum vmki_os_code_access { VMKI_OS_CODE_NONE, VMKI_OS_CODE_WRITE, VMKI_OS_CODE_EXECUTE } vmki_os_code_access;
 
-/* Whole pages, without any access yet. Flipped: *write is *run, *handle 0. */
-vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write, uintptr_t *handle);
+/* Whole pages. Flipped: *write is *run, and nothing can be done there yet. Twice: *run can be read and executed, for
+ * good, and nothing can be done at *write yet. */
+vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write);
+/* Whole pages of what was flipped; of `write` of what was mapped twice, NONE and WRITE alone. On failure some pages may
+ * have it already; then what they had before can be given them again. */
 vmk_status vmki_os_code_access_set(void *base, size_t size, vmki_os_code_access access);
-void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write, uintptr_t handle);
-/* What was written through `write` is seen by whoever executes it at `run`. */
-void vmki_os_code_flush(void *run, void *write, size_t size);
+void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write);
+/* What was written is seen by whoever executes it at `run`. Any range. */
+void vmki_os_code_flush(void *run, size_t size);
 
 /* --- memory pressure: os_pressure.c ------------------------------------------------------------------------------ */
 
-/* See vmk_room_now. `room` arrives filled with VMK_UNLIMITED. */
+/* See vmk_room_now; the bounds MEMORY, COMMIT and PHYSICAL alone: the others follow from vmki_os_own_limits and
+ * vmki_os_usage. `room` arrives filled with VMK_UNLIMITED. */
 void vmki_os_room(vmk_room *room);
 
-/* The system's own events. Wait returns at the first, or after so many milliseconds, or when woken; bit i of the
- * result: it told of bound i. Open makes do with what it finds, so that wait and wake work in any case. */
+/* The system's own events. Wait returns at the first, or after so many milliseconds, or when woken (before it began,
+ * too), or a little earlier; bit i of the result: it told of bound i. It is called by one thread. Open makes do with
+ * what it finds, so that wait and wake work in any case; VMK_ERR_COMMIT: not even these can be had. Close also in a
+ * child of a fork, whose parent goes on. */
 typedef struct vmki_os_pressure {
-    uintptr_t state[8];
+    uintptr_t state[10];
 } vmki_os_pressure;
 
 vmk_status vmki_os_pressure_open(vmki_os_pressure *pressure);

@@ -29,6 +29,7 @@ vmki_watcher *vmki_vm_watcher; /* likewise */
 
 static vmki_os_lock lock;
 static bool prepared; /* under the lock */
+static size_t forks;  /* written where there is but one thread */
 
 static void lock_before_fork(void)
 {
@@ -40,13 +41,19 @@ static void lock_after_fork(void)
     vmki_os_lock_release(&lock);
 }
 
+static void lock_in_child(void)
+{
+    forks++;
+    vmki_os_lock_release(&lock);
+}
+
 void vmki_vm_lock(void)
 {
     vmki_os_lock_acquire(&lock);
     if (VMKI_UNLIKELY(!prepared)) {
         prepared = true;
         vmki_os_lock_release(&lock); /* registering may itself wait for a fork, which waits for this lock */
-        vmki_os_at_fork(lock_before_fork, lock_after_fork, lock_after_fork);
+        vmki_os_at_fork(lock_before_fork, lock_after_fork, lock_in_child);
         vmki_os_lock_acquire(&lock);
     }
 }
@@ -61,6 +68,13 @@ void vmki_vm_tell_unlocked(const vmk_region *region, uintptr_t base, size_t size
     vmki_vm_lock();
     (void)vmki_vm_tell(region, base, size, change);
     vmki_vm_unlock();
+}
+
+size_t vmki_vm_forks(void)
+{
+    vmki_vm_lock();
+    vmki_vm_unlock();
+    return forks;
 }
 
 /* --- arguments -------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,10 @@
 void vmki_vm_lock(void);
 void vmki_vm_unlock(void);
 
+/* How many forks lie between the first program and this process, since the module was prepared (by this, if need be):
+ * who remembers another number has been copied by one. */
+size_t vmki_vm_forks(void);
+
 /* The arguments of every call on a region. Misuse unless it is live; both texts begin with the function's name. */
 void vmki_region_require(const vmk_region *region, const char *not_live, const char *released);
 #define VMKI_REQUIRE_LIVE(region, function)                                                                            \
