@@ -285,7 +285,10 @@ typedef struct vmk_reserve_options {
  * A region of explicit huge pages is made of those of one size, which the administrator has set apart (Linux: hugetlb)
  * or allowed (Windows: the privilege to lock pages); they are never swapped or split. `size` and the guard are rounded
  * up to them, and they are its unit: offsets and sizes of every call are multiples of it where else they are of the
- * page. A commit gets the memory at once. On Windows the region comes committed as a whole, and stays so.
+ * page. A commit gets the memory at once, or is VMK_ERR_COMMIT. There is no discard (VMK_ERR_UNSUPPORTED), and no table
+ * lives in such a region. On Windows it comes committed as a whole, guard and all, and stays so: a decommit is
+ * VMK_ERR_UNSUPPORTED; the program must have enabled its privilege. On Linux (from 5.14 on) a child of a fork copies
+ * what it writes from the same pool, and dies of a touch (SIGBUS) when that is empty: see VMK_ADVICE_NO_FORK.
  *
  * `region` is written only on success: it need not be initialised, and must not hold a live region.
  * VMK_ERR_ARGUMENT: size is 0, or overflows when rounded or with the guard; min_size > size; align is no power of two;
@@ -371,7 +374,8 @@ typedef enum vmk_state { VMK_STATE_RESERVED, VMK_STATE_COMMITTED } vmk_state;
 VMK_API vmk_state vmk_region_query(const vmk_region *region, size_t offset, size_t *run);
 
 /* What this process holds through vmkit. Counted where pages change their state, never by calls or by requested sizes:
- * equal to what the system shows for the same ranges. */
+ * equal to what the system shows for the same ranges; but Linux shows what a batch has decommitted (vmk_decommit_batch)
+ * as a part of the writable mapping that it was in, without memory. */
 typedef struct vmk_stats {
     size_t regions;           /* live reservations */
     size_t reserved;          /* bytes of address space in them, guards and committed pages included */
@@ -488,11 +492,10 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_table_space(const vmk_table_config *config
 /* Make a table. Commits nothing. With min_capacity, table->capacity tells what was granted (see vmk_reserve for how the
  * limits are heeded; sparse tables as VMK_RESERVE_SPARSE).
  * VMK_ERR_ARGUMENT: capacity 0 or less than min_capacity; no column, or one of a width that is not allowed; a size that
- *   overflows; shift not less than the bits of an address; a part that is not whole pages or leaves its region.
- * VMK_ERR_LIMIT: the part is too small for capacity (min_capacity, where given).
- * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: as for vmk_reserve.
- * On failure *table holds nothing, and init may be tried again. Cost: at most two system calls where the first try
- * succeeds, three with VMK_TABLE_HUGE. */
+ *   overflows; shift not less than the bits of an address; a part that is not whole pages, leaves its region or is of
+ * huge ones. VMK_ERR_LIMIT: the part is too small for capacity (min_capacity, where given). VMK_ERR_ADDRESS_SPACE,
+ * VMK_ERR_MAPPINGS: as for vmk_reserve. On failure *table holds nothing, and init may be tried again. Cost: at most two
+ * system calls where the first try succeeds, three with VMK_TABLE_HUGE. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_table_init(vmk_table *table, const vmk_table_config *config);
 
 /* End a table: its memory goes back, and its reservation, if that is its own; a part is left all reserved. No other
@@ -1071,9 +1074,9 @@ VMK_API void vmk_object_walk(vmk_heap *heap, vmk_object_visitor *visit, void *co
 
 /* --- guards ------------------------------------------------------------------------------------------------------- */
 
-/* Make committed pages guards: their contents are lost, and whoever touches them faults, in a child of a fork too. They
- * stay committed, and charged; those by protection (see below) keep their memory. Guards that are there already stay
- * so.
+/* Make committed pages guards: their contents are lost, and whoever touches them faults, in a child of a fork too (but
+ * for pages advised WIPE_ON_FORK, which are a child's to use, guards or not). They stay committed, and charged; those
+ * by protection (see below) keep their memory. Guards that are there already stay so.
  *
  * With VMK_CAP_GUARDS (Linux 6.13, MADV_GUARD_INSTALL) they are marks in the page table and there may be any number,
  * anywhere. Elsewhere they are protected pages, two mappings more each; then vmkit stops at as many as take a quarter
@@ -1111,7 +1114,8 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_residency(const vmk_region *region, size_t
  * alone. Asking for them: VMK_ADVICE_HUGE, NO_HUGE, COLLAPSE, and vmk_reserve_options.huge_size.
  * VMK_ERR_ARGUMENT: as for vmk_commit. VMK_ERR_UNSUPPORTED: the system can't tell; without VMK_CAP_HUGE_REPORT it can
  * for some ranges, as those of regions that are a mapping of their own (Linux before 6.7). Size 0: 0 bytes.
- * Cost: one system call (Linux 6.7, PAGEMAP_SCAN), a walk over the range's page tables; Windows, one for 64 pages. */
+ * Cost, for each committed run: three system calls (Linux 6.7, PAGEMAP_SCAN) and a walk over its page tables; Windows,
+ * one for 64 pages. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_huge_report(const vmk_region *region, size_t offset, size_t size, size_t *huge);
 
 /* Take memory for the range from NUMA node `node` (from 0 on), or from near it when that has none left. It concerns
@@ -1135,13 +1139,16 @@ typedef struct vmk_run {
 
 /* vmk_decommit, vmk_discard, vmk_protect of many ranges of a region, in as few system calls as can be: neighbours are
  * one range, and where the system can give back many at once (VMK_CAP_BATCH: Linux 6.13, process_madvise on oneself) it
- * is one call for hundreds, and a decommit needs no mappings however many ranges there are.
+ * is one or two calls for hundreds, and a decommit of ranges that are committed throughout needs no mappings, however
+ * many there are: it marks their pages as guards are marked (see VMK_CAP_GUARDS), and the next commit clears the marks.
+ * (Not under strict overcommit or a limit on data, which would go on counting them.)
  *
  * The ranges are in ascending order and don't overlap; size 0 is allowed and nothing. Their array is not changed.
  * Unlike the calls for one range these are not all or nothing: *done (unless NULL) is how many of the first ranges are
- * done, all of them on success; of the others none has changed. VMK_ERR_ARGUMENT (of protect), misuse (of the others):
- * as for the call for one range, or they are not ascending; found out before anything is done. Other errors: as for the
- * call for one range. */
+ * done, all of them on success. The others stay committed, with the protection that they had; but after a decommit or a
+ * discard that failed their contents may be gone, and guards in the first of them. VMK_ERR_ARGUMENT (of protect),
+ * misuse (of the others): as for the call for one range, or they are not ascending; found out before anything is done.
+ * Other errors: as for the call for one range. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_decommit_batch(vmk_region *region, const vmk_run *ranges, size_t count,
                                                      size_t *done);
 VMK_API VMK_MUST_CHECK vmk_status vmk_discard_batch(vmk_region *region, const vmk_run *ranges, size_t count,
