@@ -21,6 +21,7 @@ static bool able(int kind)
 typedef struct shared {
     vmk_region region;
     vmk_watch watch;
+    vmk_watch_kind kind;
     size_t rounds;
     size_t copies[PAGES];
     size_t collects;
@@ -40,6 +41,7 @@ static void start(shared *s, int kind)
     memset(s, 0, sizeof *s);
     s->rounds = support_rounds(ROUNDS);
     s->running = WRITERS;
+    s->kind = options.kind;
     ck_assert_int_eq(vmk_reserve(&s->region, PAGES * page, &reserve), VMK_OK);
     ck_assert_int_eq(vmk_commit(&s->region, 0, PAGES * page), VMK_OK);
     memset(s->region.base, 0, s->region.size);
@@ -184,7 +186,7 @@ END_TEST
 static void write_or_restart(void *argument, unsigned number)
 {
     shared *s = argument;
-    vmk_watch_options options = {.kind = s->watch.kind};
+    vmk_watch_options options = {.kind = s->kind};
     if (number != 0)
         write_some(s, number, PAGES);
     while (number == 0 && VMKI_LOAD(&s->running) != 0) {

@@ -26,6 +26,7 @@ struct vmki_watch {
     size_t record_size;
     unsigned page_bits;
     vmki_os_watch os; /* of the kinds that the system keeps account of */
+    bool opened;      /* SOFT_DIRTY: `os` is, so that others may harvest it; under the vm lock */
     /* A bit for each page, of PROTECT and SOFT_DIRTY; else NULL. */
     size_t *dirty; /* written, to be reported */
     size_t *ours;  /* PROTECT: committed, and writable but for us: if it isn't dirty it is protected */

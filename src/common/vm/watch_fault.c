@@ -36,6 +36,8 @@ enum {
     PAGES_AT_ONCE = 1 << 16,
     WAITS = 100000, /* for handlers in other threads */
     FAULTS_IN_A_ROW = 1000,
+    SLOTS = 32,
+    SMALLEST_PAGE_BITS = 12,
     GHOSTS = 16,
     FAULTS_OF_A_GHOST = 16
 };
@@ -46,8 +48,10 @@ typedef struct hub {
     size_t mappings;
     size_t budget;
     /* Faults on a page that was open already, or watched until a moment ago: how many in a row. */
-    uintptr_t repeated_at;
-    size_t repeated;
+    struct {
+        uintptr_t at;
+        size_t count;
+    } repeated[SLOTS]; /* by the page's number */
     struct {
         uintptr_t base;
         uintptr_t limit;
@@ -128,11 +132,12 @@ VMKI_IN_HANDLER static bool piece_open(vmki_watch *watch, size_t page, size_t si
  * can't be known: but not for ever. */
 VMKI_IN_HANDLER static bool try_again(uintptr_t address, size_t most)
 {
-    if (VMKI_LOAD(&shared->repeated_at) != address) {
-        (void)VMKI_EXCHANGE(&shared->repeated_at, address);
-        (void)VMKI_EXCHANGE(&shared->repeated, (size_t)0);
+    size_t slot = (address >> SMALLEST_PAGE_BITS) % SLOTS;
+    if (VMKI_LOAD(&shared->repeated[slot].at) != address) {
+        (void)VMKI_EXCHANGE(&shared->repeated[slot].at, address);
+        (void)VMKI_EXCHANGE(&shared->repeated[slot].count, (size_t)0);
     }
-    return VMKI_FETCH_ADD(&shared->repeated, 1) < most;
+    return VMKI_FETCH_ADD(&shared->repeated[slot].count, 1) < most;
 }
 
 /* A write that has faulted while its page was watched, and is heard of only now. */
@@ -152,7 +157,7 @@ VMKI_IN_HANDLER static bool open_at(vmki_watch *watch, uintptr_t address)
     if (!vmki_bit(watch->ours, page))
         return false; /* or not any more: see is_ghost */
     if (!vmki_bit(watch->dirty, page))
-        (void)VMKI_EXCHANGE(&shared->repeated_at, (uintptr_t)0);
+        (void)VMKI_EXCHANGE(&shared->repeated[(address >> SMALLEST_PAGE_BITS) % SLOTS].at, (uintptr_t)0);
     else if (!try_again(address, FAULTS_IN_A_ROW))
         return false;
     /* All that is committed around it is a mapping of its own already, or nearly: that needs none. */
