@@ -306,6 +306,54 @@ static int read_of_nothing(void)
     return *nowhere + 8;
 }
 
+/* --- no mappings left, in a child --------------------------------------------------------------------------------- */
+
+enum { MORE_THAN_ALLOWED = 200000 };
+
+static unsigned char *filler;
+
+/* Take all mappings that there are; 0: that is more than we can. */
+static size_t use_up(void)
+{
+    size_t taken = 0;
+    filler = mmap(NULL, MORE_THAN_ALLOWED * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (filler == MAP_FAILED)
+        return 0;
+    while (2 * taken + 1 < MORE_THAN_ALLOWED && mprotect(filler + (2 * taken + 1) * page, page, PROT_READ) == 0)
+        taken++;
+    return 2 * taken + 1 < MORE_THAN_ALLOWED ? taken : 0;
+}
+
+/* The handler, which can't open a piece then, opens all; a collect that can't protect a piece says so, and what it was
+ * to report is reported by the next. */
+static int no_mappings(void)
+{
+    uint64_t mappings = vmk_capabilities()->max_mappings, bits = 0;
+    size_t written, unit = 65536;
+    if (mappings == 0 || mappings > MORE_THAN_ALLOWED / 2)
+        return 0;
+    if (vmk_reserve(&region, PAGES * unit, NULL) != VMK_OK || vmk_commit(&region, 0, region.size) != VMK_OK)
+        return 1;
+    vmk_watch_options options = {.kind = VMK_WATCH_PROTECT};
+    if (vmk_watch_start(&watch, &region, 0, region.size, &options) != VMK_OK)
+        return 2;
+    if (use_up() == 0)
+        return 0;
+    region.base[10 * unit] = 1;
+    if (vmk_watch_collect_bits(&watch, 20 * unit, page, &bits, &written) != VMK_ERR_MAPPINGS || written != 0)
+        return 3;
+    if (munmap(filler, MORE_THAN_ALLOWED * page) != 0)
+        return 4;
+    if (vmk_watch_collect_bits(&watch, 20 * unit, page, &bits, &written) != VMK_OK || written != 1 || bits != 1)
+        return 5;
+    bits = 0;
+    if (vmk_watch_collect_bits(&watch, 10 * unit, page, &bits, &written) != VMK_OK || written != 1 || bits != 1)
+        return 6;
+    vmk_watch_stop(&watch);
+    vmk_release(&region);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*body)(void);
@@ -319,6 +367,7 @@ static const struct {
     {"ignored", ignored, true},
     {"sent", sent, true},
     {"read-of-nothing", read_of_nothing, true},
+    {"no-mappings", no_mappings, false},
 };
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
