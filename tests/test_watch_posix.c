@@ -12,6 +12,19 @@
 #include "common/vm/watch.h"
 #include "support.h"
 
+/* A sanitizer's static data is the program's, and its handler of signals writes there before ours is asked; and it
+ * can't live without mappings. */
+#if defined(__SANITIZE_ADDRESS__) || defined(VMKI_POSIX_TSAN)
+#define WITH_SANITIZER true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_SANITIZER true
+#endif
+#endif
+#if !defined(WITH_SANITIZER)
+#define WITH_SANITIZER false
+#endif
+
 enum { PAGES = 64, KINDS = VMK_WATCH_KINDS };
 
 static size_t page;
@@ -330,7 +343,7 @@ static int no_mappings(void)
 {
     uint64_t mappings = vmk_capabilities()->max_mappings, bits = 0;
     size_t written, unit = 65536;
-    if (mappings == 0 || mappings > MORE_THAN_ALLOWED / 2)
+    if (mappings == 0 || mappings > MORE_THAN_ALLOWED / 2 || WITH_SANITIZER)
         return 0;
     if (vmk_reserve(&region, PAGES * unit, NULL) != VMK_OK || vmk_commit(&region, 0, region.size) != VMK_OK)
         return 1;
@@ -516,18 +529,6 @@ END_TEST
 
 /* --- all static data of the program --------------------------------------------------------------------------------
  */
-
-/* A sanitizer's own is among it, which its handler of signals writes to before ours is asked. */
-#if defined(__SANITIZE_ADDRESS__) || defined(VMKI_POSIX_TSAN)
-#define WITH_SANITIZER true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_SANITIZER true
-#endif
-#endif
-#if !defined(WITH_SANITIZER)
-#define WITH_SANITIZER false
-#endif
 
 extern char __data_start[], _end[]; /* the linker's */
 static int in_data = 5;
