@@ -1445,18 +1445,20 @@ typedef struct vmk_watch {
 
 /* Watch [offset, offset + size) of a region, committed or not; from now on: what was written before is not reported.
  * options NULL: the best. Ranges that are watched don't overlap; a region may hold several. While it lasts the region
- * must not be copied to another place, nor end.
+ * must not be copied to another place, nor end (misuse).
  *
  * With VMK_WATCH_PROTECT: the program's own handler of SIGSEGV (and SIGBUS), if there is one, is called for all faults
- * that are not the watch's; one that is installed later must call vmk_watch_fault first. vmk_protect, vmk_guard_set and
- * other changes of protection must not be used on the range; threads whose stack is in it need an alternate one for
- * signals. No more than a quarter of the mappings that a process may have are taken: beyond that, ever larger pieces
- * are given free and reported.
+ * that are not the watch's; one that is installed later must call vmk_watch_fault first. The signal must not be blocked
+ * where a thread writes to the range, and threads whose stack is in it need an alternate one for signals. vmk_protect,
+ * vmk_guard_set and other changes of protection must not be used on the range: pages for which they are all the same
+ * cease to be watched until they are writable again. No more than a quarter of the mappings that a process may have are
+ * taken: beyond that, ever larger pieces are given free and reported.
  *
  * In a child of a fork the watch goes on: all of it is reported once, by the first collect there.
  * VMK_ERR_ARGUMENT: as for vmk_commit, size 0, no such kind or flag, or some of it is watched already.
- * VMK_ERR_UNSUPPORTED: that kind can't be had here, or not for this region. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE,
- * VMK_ERR_MAPPINGS: no room for its records. Cost: some 0.1 us a committed page on Linux; docs/benchmarks.md. */
+ * VMK_ERR_UNSUPPORTED: that kind can't be had here, or not for this region (of explicit huge pages, for one).
+ * VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: no room for its records. Cost: some 0.1 us a committed page
+ * on Linux; docs/benchmarks.md. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_watch_start(vmk_watch *watch, vmk_region *region, size_t offset, size_t size,
                                                   const vmk_watch_options *options);
 
@@ -1467,12 +1469,14 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_watch_start_static(vmk_watch *watch, void 
                                                          const vmk_watch_options *options);
 
 /* What was written in [offset, offset + size) of the watched range since it was last collected, as runs of pages in
- * ascending order, at most `capacity`; and watch these pages anew, each in the same moment. *count: runs found. *done:
- * bytes from `offset` on that have been looked at: less than size where there were more runs, and then the rest is
- * collected by another call that goes on there. Pages that are reserved only are not reported, and not looked at.
- * Threads: collects of one watch come one at a time; the program writes as it likes.
- * VMK_ERR_ARGUMENT: not whole pages of it; capacity 0. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: the system refuses to watch
- * anew; *count and *done say what has been collected all the same; the rest is still to be collected. Size 0: nothing.
+ * ascending order, at most `capacity`, their offsets from the beginning of the watched range; and watch these pages
+ * anew, each in the same moment. *count: runs found. *done: bytes from `offset` on that have been looked at: less than
+ * size where there were more runs, and then the rest is collected by another call that goes on there. Pages that are
+ * reserved only are not reported, and not looked at. Threads: collects of one watch come one at a time; the program
+ * writes as it likes.
+ * VMK_ERR_ARGUMENT: not whole pages of it; capacity 0. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS, VMK_ERR_UNSUPPORTED: the
+ * system refuses to watch anew (the last: in a child, or a sandbox, that may not do what its parent did); *count and
+ * *done say what has been collected all the same; the rest is still to be collected. Size 0: nothing.
  * Cost: a system call for each committed run of the range, and for some hundred runs that are reported. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_watch_collect(vmk_watch *watch, size_t offset, size_t size, vmk_run *runs,
                                                     size_t capacity, size_t *count, size_t *done);

@@ -63,7 +63,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
     }
 }
 
-static void on_signal(int signal, siginfo_t *info, void *context)
+VMKI_IN_HANDLER static void on_signal(int signal, siginfo_t *info, void *context)
 {
     int error = errno;
     if (!vmki_posix_fault_writes(info, context) || !asked(info->si_addr))

@@ -684,7 +684,7 @@ static const int vmki_posix_fault_signals[2] = {SIGSEGV, SIGBUS};
 
 /* Is it a fault, not a signal that somebody has sent; of a page that is there; by a write? Where the processor's word
  * for it is not known: perhaps. */
-static inline bool vmki_posix_fault_writes(const siginfo_t *info, const void *context)
+VMKI_IN_HANDLER static inline bool vmki_posix_fault_writes(const siginfo_t *info, const void *context)
 {
 #if defined(__linux__)
     if (info->si_code != SEGV_ACCERR)

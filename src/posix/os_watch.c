@@ -286,7 +286,9 @@ void vmki_os_watch_close(vmki_os_watch *watch, void *base, size_t size)
 
 void vmki_os_watch_forget(vmki_os_watch *watch)
 {
-    (void)close((int)watch->state[STATE_PAGEMAP]);
+    if (watch->state[STATE_KIND] != VMK_WATCH_BEST)
+        (void)close((int)watch->state[STATE_PAGEMAP]);
     if (watch->state[STATE_KIND] == VMK_WATCH_USERFAULT)
         (void)close((int)watch->state[STATE_USERFAULT]);
+    *watch = (vmki_os_watch){{0}};
 }

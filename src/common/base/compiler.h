@@ -15,6 +15,19 @@
         }                                                                                                              \
     } while (0)
 
+/* For what runs in a handler of faults: ThreadSanitizer does atomic operations itself, with a lock held that those of
+ * the handler would wait for. */
+#if defined(__has_attribute)
+#if __has_attribute(disable_sanitizer_instrumentation) /* clang 14 */
+#define VMKI_IN_HANDLER __attribute__((disable_sanitizer_instrumentation))
+#endif
+#endif
+#if !defined(VMKI_IN_HANDLER) && defined(__SANITIZE_THREAD__) /* gcc */
+#define VMKI_IN_HANDLER __attribute__((no_sanitize("thread")))
+#elif !defined(VMKI_IN_HANDLER)
+#define VMKI_IN_HANDLER
+#endif
+
 #if defined(__GNUC__)
 
 #define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)

@@ -139,7 +139,8 @@ vmk_status vmki_os_watch_collect(vmki_os_watch *watch, void *base, size_t size, 
 /* Clean from now on, whatever was written. With SOFT_DIRTY it is the whole process that becomes clean. */
 vmk_status vmki_os_watch_arm(vmki_os_watch *watch, void *base, size_t size);
 void vmki_os_watch_close(vmki_os_watch *watch, void *base, size_t size);
-/* In the child of a fork, instead of close: the watch is its parent's. Then it may be opened anew. */
+/* In the child of a fork, instead of close: the watch is its parent's. Then it may be opened anew. Nothing to do where
+ * an open has failed. */
 void vmki_os_watch_forget(vmki_os_watch *watch);
 
 /* Have `handler` asked of every fault of this process by a write to memory that is there and protected, before whoever

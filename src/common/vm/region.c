@@ -65,6 +65,8 @@ void vmki_vm_unlock(void)
 
 void vmki_vm_tell_unlocked(const vmk_region *region, uintptr_t base, size_t size, vmki_change change)
 {
+    if (VMKI_LOAD_RELAXED(&vmki_vm_watcher) == NULL)
+        return;
     vmki_vm_lock();
     (void)vmki_vm_tell(region, base, size, change);
     vmki_vm_unlock();

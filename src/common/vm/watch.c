@@ -59,7 +59,7 @@ static void prepare(void)
     vmki_vm_lock();
     bool first = !prepared;
     prepared = true;
-    vmki_vm_watcher = watcher;
+    VMKI_STORE_RELAXED(&vmki_vm_watcher, watcher);
     vmki_vm_unlock();
     if (first)
         vmki_os_at_fork(nothing, nothing, after_fork_child);
@@ -190,7 +190,7 @@ static vmk_status harvest(vmki_watch *by)
     vmk_status status = VMK_OK;
     vmki_vm_lock();
     for (vmki_watch *watch = vmki_watches; watch != NULL && status == VMK_OK; watch = watch->next)
-        if (watch->kind == VMK_WATCH_SOFT_DIRTY)
+        if (watch->kind == VMK_WATCH_SOFT_DIRTY && watch->opened)
             status = harvest_one(watch);
     if (status == VMK_OK)
         status = vmki_os_watch_arm(&by->os, (void *)by->base, by->limit - by->base);
@@ -198,48 +198,66 @@ static vmk_status harvest(vmki_watch *by)
     return status;
 }
 
+static void set_opened(vmki_watch *watch, bool opened)
+{
+    vmki_vm_lock();
+    watch->opened = opened;
+    vmki_vm_unlock();
+}
+
 static vmk_status system_open(vmki_watch *watch)
 {
     vmk_status status = vmki_os_watch_open(&watch->os, watch->kind, (void *)watch->base, watch->limit - watch->base,
                                            watch->region != NULL);
-    if (status == VMK_OK)
+    if (status == VMK_OK) {
         watch->forks = forks;
-    return status;
-}
-
-static vmk_status system_begin(vmki_watch *watch)
-{
-    uintptr_t at = watch->base, from, limit;
-    vmk_status status = system_open(watch);
-    if (status != VMK_OK)
-        return status;
-    if (watch->kind == VMK_WATCH_SOFT_DIRTY) {
-        status = harvest(watch);
-        vmki_bits_clear(watch->dirty, 0, vmki_watch_page(watch, watch->limit));
-    }
-    for (; status == VMK_OK && watch->kind != VMK_WATCH_SOFT_DIRTY && next_run(watch, at, watch->limit, &from, &limit);
-         at = limit)
-        status = vmki_os_watch_arm(&watch->os, (void *)from, limit - from);
-    if (status != VMK_OK) {
-        vmki_os_error why = vmki_os_error_get();
-        vmki_os_watch_close(&watch->os, (void *)watch->base, watch->limit - watch->base);
-        vmki_os_error_set(why);
+        set_opened(watch, true);
     }
     return status;
 }
 
 static void system_end(vmki_watch *watch)
 {
+    set_opened(watch, false);
     if (watch->forks == forks)
         vmki_os_watch_close(&watch->os, (void *)watch->base, watch->limit - watch->base);
     else
         vmki_os_watch_forget(&watch->os);
 }
 
+static vmk_status system_arm(vmki_watch *watch)
+{
+    vmk_status status = VMK_OK;
+    uintptr_t at = watch->base, from, limit;
+    if (watch->kind == VMK_WATCH_SOFT_DIRTY) {
+        status = harvest(watch);
+        vmki_bits_clear(watch->dirty, 0, vmki_watch_page(watch, watch->limit));
+        return status;
+    }
+    for (; status == VMK_OK && next_run(watch, at, watch->limit, &from, &limit); at = limit)
+        status = vmki_os_watch_arm(&watch->os, (void *)from, limit - from);
+    return status;
+}
+
+static vmk_status system_begin(vmki_watch *watch)
+{
+    vmk_status status = system_open(watch);
+    if (status != VMK_OK)
+        return status;
+    status = system_arm(watch);
+    if (status != VMK_OK) {
+        vmki_os_error why = vmki_os_error_get();
+        system_end(watch);
+        vmki_os_error_set(why);
+    }
+    return status;
+}
+
 /* The first collect in a child. What the system was never told to watch counts as written. */
 static vmk_status begin_anew(vmki_watch *watch)
 {
     if (watch->kind != VMK_WATCH_PROTECT) {
+        set_opened(watch, false);
         vmki_os_watch_forget(&watch->os);
         vmk_status status = system_open(watch);
         if (status != VMK_OK)

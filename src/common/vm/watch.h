@@ -26,6 +26,7 @@ struct vmki_watch {
     size_t record_size;
     unsigned page_bits;
     vmki_os_watch os; /* of the kinds that the system keeps account of */
+    bool opened;      /* SOFT_DIRTY: `os` is, so that others may harvest it; under the vm lock */
     /* A bit for each page, of PROTECT and SOFT_DIRTY; else NULL. */
     size_t *dirty; /* written, to be reported */
     size_t *ours;  /* PROTECT: committed, and writable but for us: if it isn't dirty it is protected */
@@ -65,23 +66,23 @@ static inline void vmki_watch_add(vmki_watch_sink *sink, uintptr_t from, uintptr
 enum { VMKI_WORD_BITS = sizeof(size_t) * 8 };
 
 /* The bits of the word that page `at` is in which belong to pages of [at, limit). */
-static inline size_t vmki_bits_mask(size_t at, size_t limit)
+VMKI_IN_HANDLER static inline size_t vmki_bits_mask(size_t at, size_t limit)
 {
     size_t low = at % VMKI_WORD_BITS, count = vmki_min(limit - at, VMKI_WORD_BITS - low);
     return (count == VMKI_WORD_BITS ? ~(size_t)0 : ((size_t)1 << count) - 1) << low;
 }
 
-static inline size_t vmki_bits_next_word(size_t at)
+VMKI_IN_HANDLER static inline size_t vmki_bits_next_word(size_t at)
 {
     return at - at % VMKI_WORD_BITS + VMKI_WORD_BITS;
 }
 
-static inline bool vmki_bit(const size_t *bits, size_t at)
+VMKI_IN_HANDLER static inline bool vmki_bit(const size_t *bits, size_t at)
 {
     return (VMKI_LOAD(&bits[at / VMKI_WORD_BITS]) >> at % VMKI_WORD_BITS & 1) != 0;
 }
 
-static inline void vmki_bits_set(size_t *bits, size_t from, size_t limit)
+VMKI_IN_HANDLER static inline void vmki_bits_set(size_t *bits, size_t from, size_t limit)
 {
     for (size_t at = from; at < limit; at = vmki_bits_next_word(at))
         (void)VMKI_FETCH_OR(&bits[at / VMKI_WORD_BITS], vmki_bits_mask(at, limit));
@@ -94,7 +95,8 @@ static inline void vmki_bits_clear(size_t *bits, size_t from, size_t limit)
 }
 
 /* The first page of [from, limit) whose bit is set in both (flip: not set in both); limit if there is none. */
-static inline size_t vmki_bits_find(const size_t *bits, const size_t *others, size_t flip, size_t from, size_t limit)
+VMKI_IN_HANDLER static inline size_t vmki_bits_find(const size_t *bits, const size_t *others, size_t flip, size_t from,
+                                                    size_t limit)
 {
     for (size_t at = from; at < limit; at = vmki_bits_next_word(at)) {
         size_t word = VMKI_LOAD(&bits[at / VMKI_WORD_BITS]) & VMKI_LOAD(&others[at / VMKI_WORD_BITS]);
@@ -107,12 +109,12 @@ static inline size_t vmki_bits_find(const size_t *bits, const size_t *others, si
 
 #define VMKI_BITS_NOT (~(size_t)0)
 
-static inline size_t vmki_watch_page(const vmki_watch *watch, uintptr_t address)
+VMKI_IN_HANDLER static inline size_t vmki_watch_page(const vmki_watch *watch, uintptr_t address)
 {
     return (address - watch->base) >> watch->page_bits;
 }
 
-static inline uintptr_t vmki_watch_address(const vmki_watch *watch, size_t page)
+VMKI_IN_HANDLER static inline uintptr_t vmki_watch_address(const vmki_watch *watch, size_t page)
 {
     return watch->base + (page << watch->page_bits);
 }

@@ -16,11 +16,11 @@
  * more: whoever can't tell why a page faults must not give up, and must not wait for another thread either, which may
  * be suspended.
  *
- * Locks. The handler takes none. All else runs under the vm lock, so that no page is protected that is being
- * decommitted. A decommit in turn must not have a page made accessible again by a handler that has looked at its bit
- * before: handlers count themselves in while they work on a block, and who takes pages away clears their bits and then
- * waits for the blocks' handlers to be gone. The wait is bounded, for a debugger may have stopped one: then the page
- * may stay accessible although it isn't committed.
+ * Locks. The handler (what is VMKI_IN_HANDLER) takes none. All else runs under the vm lock, so that no page is
+ * protected that is being decommitted. A decommit in turn must not have a page made accessible again by a handler that
+ * has looked at its bit before: handlers count themselves in while they work on a block, and who takes pages away
+ * clears their bits and then waits for the blocks' handlers to be gone. The wait is bounded, for a debugger may have
+ * stopped one: then the page may stay accessible although it isn't committed.
  *
  * Mappings. Each piece that is opened splits one mapping into three. As they become more, larger pieces are opened, and
  * in the end all that is committed around the page, which takes none.
@@ -36,6 +36,8 @@ enum {
     PAGES_AT_ONCE = 1 << 16,
     WAITS = 100000, /* for handlers in other threads */
     FAULTS_IN_A_ROW = 1000,
+    SLOTS = 32,
+    SMALLEST_PAGE_BITS = 12,
     GHOSTS = 16,
     FAULTS_OF_A_GHOST = 16
 };
@@ -46,8 +48,10 @@ typedef struct hub {
     size_t mappings;
     size_t budget;
     /* Faults on a page that was open already, or watched until a moment ago: how many in a row. */
-    uintptr_t repeated_at;
-    size_t repeated;
+    struct {
+        uintptr_t at;
+        size_t count;
+    } repeated[SLOTS]; /* by the page's number */
     struct {
         uintptr_t base;
         uintptr_t limit;
@@ -60,7 +64,7 @@ static size_t budget_forced;
 
 /* --- pieces ----------------------------------------------------------------------------------------------------- */
 
-static vmk_status access_set(const vmki_watch *watch, size_t from, size_t limit, vmk_access access)
+VMKI_IN_HANDLER static vmk_status access_set(const vmki_watch *watch, size_t from, size_t limit, vmk_access access)
 {
     void *base = (void *)vmki_watch_address(watch, from);
     size_t size = (limit - from) << watch->page_bits;
@@ -68,7 +72,7 @@ static vmk_status access_set(const vmki_watch *watch, size_t from, size_t limit,
 }
 
 /* How large a piece to open: more as mappings are used up; SIZE_MAX: all that there is. */
-static size_t piece_size(void)
+VMKI_IN_HANDLER static size_t piece_size(void)
 {
     size_t used = VMKI_LOAD(&shared->mappings), budget = VMKI_LOAD(&shared->budget);
     if (used >= budget || budget - used < MAPPINGS_OF_PIECE)
@@ -79,7 +83,7 @@ static size_t piece_size(void)
 }
 
 /* The pages around `page` that are ours, without a gap, in the piece that it is in. */
-static void piece_around(const vmki_watch *watch, size_t page, size_t size, size_t *from, size_t *limit)
+VMKI_IN_HANDLER static void piece_around(const vmki_watch *watch, size_t page, size_t size, size_t *from, size_t *limit)
 {
     size_t low = 0, high = vmki_watch_page(watch, watch->limit);
     if (size != SIZE_MAX) {
@@ -95,13 +99,13 @@ static void piece_around(const vmki_watch *watch, size_t page, size_t size, size
     *from = page;
 }
 
-static size_t *counter_of(vmki_watch *watch, size_t page)
+VMKI_IN_HANDLER static size_t *counter_of(vmki_watch *watch, size_t page)
 {
     return &watch->busy[vmki_watch_address(watch, page) / BLOCK % VMKI_WATCH_COUNTERS];
 }
 
 /* A handler's work, counted in. False: not ours, or not to be had. */
-static bool piece_open(vmki_watch *watch, size_t page, size_t size)
+VMKI_IN_HANDLER static bool piece_open(vmki_watch *watch, size_t page, size_t size)
 {
     size_t *counter = size == BLOCK ? counter_of(watch, page) : &watch->busy_large;
     size_t from, limit;
@@ -126,17 +130,18 @@ static bool piece_open(vmki_watch *watch, size_t page, size_t size)
 
 /* May the write be tried again, as so many times in a row before? Who else has protected the page, or why it faults,
  * can't be known: but not for ever. */
-static bool try_again(uintptr_t address, size_t most)
+VMKI_IN_HANDLER static bool try_again(uintptr_t address, size_t most)
 {
-    if (VMKI_LOAD(&shared->repeated_at) != address) {
-        (void)VMKI_EXCHANGE(&shared->repeated_at, address);
-        (void)VMKI_EXCHANGE(&shared->repeated, (size_t)0);
+    size_t slot = (address >> SMALLEST_PAGE_BITS) % SLOTS;
+    if (VMKI_LOAD(&shared->repeated[slot].at) != address) {
+        (void)VMKI_EXCHANGE(&shared->repeated[slot].at, address);
+        (void)VMKI_EXCHANGE(&shared->repeated[slot].count, (size_t)0);
     }
-    return VMKI_FETCH_ADD(&shared->repeated, 1) < most;
+    return VMKI_FETCH_ADD(&shared->repeated[slot].count, 1) < most;
 }
 
 /* A write that has faulted while its page was watched, and is heard of only now. */
-static bool is_ghost(uintptr_t address)
+VMKI_IN_HANDLER static bool is_ghost(uintptr_t address)
 {
     for (size_t i = 0; i < GHOSTS; i++) {
         uintptr_t base = VMKI_LOAD(&shared->ghosts[i].base), limit = VMKI_LOAD(&shared->ghosts[i].limit);
@@ -146,20 +151,20 @@ static bool is_ghost(uintptr_t address)
     return false;
 }
 
-static bool open_at(vmki_watch *watch, uintptr_t address)
+VMKI_IN_HANDLER static bool open_at(vmki_watch *watch, uintptr_t address)
 {
     size_t page = vmki_watch_page(watch, address);
     if (!vmki_bit(watch->ours, page))
         return false; /* or not any more: see is_ghost */
     if (!vmki_bit(watch->dirty, page))
-        (void)VMKI_EXCHANGE(&shared->repeated_at, (uintptr_t)0);
+        (void)VMKI_EXCHANGE(&shared->repeated[(address >> SMALLEST_PAGE_BITS) % SLOTS].at, (uintptr_t)0);
     else if (!try_again(address, FAULTS_IN_A_ROW))
         return false;
     /* All that is committed around it is a mapping of its own already, or nearly: that needs none. */
     return piece_open(watch, page, piece_size()) || piece_open(watch, page, SIZE_MAX);
 }
 
-static bool on_fault(void *where)
+VMKI_IN_HANDLER static bool on_fault(void *where)
 {
     uintptr_t address = (uintptr_t)where;
     if (VMKI_LOAD_ACQUIRE(&shared) == NULL)
@@ -173,7 +178,7 @@ static bool on_fault(void *where)
     return ours;
 }
 
-bool vmk_watch_fault(const void *address)
+VMKI_IN_HANDLER bool vmk_watch_fault(const void *address)
 {
     vmki_os_error before = vmki_os_error_get();
     bool ours = on_fault((void *)(uintptr_t)address);
