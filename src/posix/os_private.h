@@ -46,6 +46,7 @@
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -214,6 +215,101 @@ static inline bool vmki_posix_resident(const void *page, size_t page_size)
 {
     unsigned char answer = 0;
     return vmki_posix_mincore(page, page_size, &answer) && (answer & 1) != 0;
+}
+
+/* --- memory that is mapped twice -------------------------------------------------------------------------------- */
+
+/* A file in memory alone, closed by exec. Linux 3.17, called by its number where the C library is older. */
+static inline int vmki_posix_memfd(const char *name, bool never_executable)
+{
+#if defined(SYS_memfd_create)
+    const unsigned close_on_exec = 1, no_exec_seal = 8; /* MFD_CLOEXEC; MFD_NOEXEC_SEAL, Linux 6.3 */
+    return (int)syscall(SYS_memfd_create, name, close_on_exec | (never_executable ? no_exec_seal : 0u));
+#else
+    (void)name, (void)never_executable;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* shm_open and shm_unlink of a new object "/NAME". On Linux, where they are no more than this, older C libraries have
+ * them in a library of their own, and some not at all. */
+#if defined(__linux__)
+#define VMKI_POSIX_SHM_FOLDER "/dev/shm"
+#else
+#define VMKI_POSIX_SHM_FOLDER ""
+#endif
+
+static inline int vmki_posix_shm_make(const char *path)
+{
+#if defined(__linux__)
+    return open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+#else
+    return shm_open(path, O_RDWR | O_CREAT | O_EXCL, 0600); /* closed by exec */
+#endif
+}
+
+static inline void vmki_posix_shm_forget(const char *path)
+{
+#if defined(__linux__)
+    (void)unlink(path);
+#else
+    (void)shm_unlink(path);
+#endif
+}
+
+/* A mapping made larger, at another place if need be. MAP_FAILED, with errno 0, where there is no such call. */
+static inline void *vmki_posix_remap(void *base, size_t size, size_t new_size)
+{
+#if defined(MREMAP_MAYMOVE)
+    return mremap(base, size, new_size, MREMAP_MAYMOVE);
+#else
+    (void)base, (void)size, (void)new_size;
+    errno = 0;
+    return MAP_FAILED;
+#endif
+}
+
+/* Have a mapping take the place of another of the same size, in one step. Where it fails the other may be gone. */
+static inline bool vmki_posix_move_over(void *from, void *to, size_t size)
+{
+#if defined(MREMAP_FIXED)
+    return mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
+#else
+    (void)from, (void)to, (void)size;
+    return false;
+#endif
+}
+
+/* Runs of pages that a private mapping of a file has copied, by one walk over the page table: Linux 6.7, PAGEMAP_SCAN
+ * of linux/fs.h. Answers with the number of runs in [*from, limit), at most `capacity`, and moves *from to where it has
+ * looked; negative: there is no such call. */
+typedef struct vmki_posix_run {
+    uint64_t from, limit;
+    uint64_t categories;
+} vmki_posix_run;
+
+static inline long vmki_posix_scan_copied(int pagemap, uint64_t *from, uint64_t limit, vmki_posix_run *runs,
+                                          unsigned capacity)
+{
+#if defined(__linux__) && defined(_IOWR)
+    struct {
+        uint64_t size, flags, start, end, walked, runs, runs_count, max_pages;
+        uint64_t inverted, all_of, any_of, told;
+    } scan = {.size = sizeof scan, .start = *from, .end = limit, .runs = (uintptr_t)runs, .runs_count = capacity};
+    const uint64_t of_file = 1u << 2, present = 1u << 3, swapped = 1u << 4;
+    scan.inverted = scan.all_of = of_file;
+    scan.any_of = present | swapped;
+    scan.told = of_file;
+    long count = ioctl(pagemap, _IOWR('f', 16, scan), &scan);
+    if (count >= 0)
+        *from = scan.walked;
+    return count;
+#else
+    (void)pagemap, (void)from, (void)limit, (void)runs, (void)capacity;
+    errno = ENOSYS;
+    return -1;
+#endif
 }
 
 /* --- the limits ------------------------------------------------------------------------------------------------- */
@@ -410,6 +506,32 @@ bool vmki_posix_advice_known(vmk_advice advice);
  * instead. */
 void vmki_posix_guards_forbid(bool forbidden);
 void vmki_posix_prefault_forbid(bool forbidden);
+
+/* os_vm.c: what an error of a call that maps means; `shortage` is what lack of memory means for it. Leaves errno. */
+vmk_status vmki_posix_status_of_error(vmk_status shortage);
+
+/* os_memory.c: what memory without a name is made of: the first of these that works, from the one named here on. */
+typedef enum vmki_posix_memory {
+    VMKI_POSIX_MEMORY_MEMFD,
+    VMKI_POSIX_MEMORY_SHM,  /* shm_open, and the name taken away at once */
+    VMKI_POSIX_MEMORY_FILE, /* a temporary file, likewise */
+    VMKI_POSIX_MEMORIES
+} vmki_posix_memory;
+
+void vmki_posix_memory_force(vmki_posix_memory first);
+
+/* os_memory.c: how it is found out which pages a view has copied since a snapshot was taken. What the system can do is
+ * decided once; the tests force one, and undecided lets it be chosen anew. */
+typedef enum vmki_posix_copied {
+    VMKI_POSIX_COPIED_UNDECIDED,
+    VMKI_POSIX_COPIED_SCAN,    /* PAGEMAP_SCAN */
+    VMKI_POSIX_COPIED_ENTRIES, /* the entries of /proc/self/pagemap */
+    VMKI_POSIX_COPIED_COMPARE, /* by their contents: chosen only when the others fail after all */
+    VMKI_POSIX_COPIED_UNKNOWN  /* not at all: snapshots are copies */
+} vmki_posix_copied;
+
+vmki_posix_copied vmki_posix_copied_method(void);
+void vmki_posix_copied_force(vmki_posix_copied method);
 
 /* os_limits.c: small files of /proc and /sys, of one line. The text, cut to size - 1 bytes and terminated; the decimal
  * number that is all of it. */

@@ -137,6 +137,11 @@ static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
     }
 }
 
+vmk_status vmki_posix_status_of_error(vmk_status shortage)
+{
+    return status_of_error(shortage);
+}
+
 /* --- reserving -------------------------------------------------------------------------------------------------- */
 
 static bool is_aligned(const void *got, size_t align)

@@ -41,4 +41,7 @@ void *vmki_os_reserve_by_requirement(size_t size, size_t align, bool *refused);
 /* What the system counts for this process. False where it tells nothing. os_limits.c */
 bool vmki_os_counters(PROCESS_MEMORY_COUNTERS_EX *counters);
 
+/* Have rings do without placeholders: for tests of what is done instead. os_memory.c */
+void vmki_win32_placeholders_forbid(bool forbidden);
+
 #endif
