@@ -1219,6 +1219,7 @@ typedef struct vmk_view {
     vmk_view_kind kind;
     size_t lead;      /* bytes from the beginning of the mapping to base: offsets need not be aligned */
     size_t snapshots; /* that live, see vmk_snapshot_take */
+    bool frozen;      /* one of them shares its pages */
     uintptr_t handle; /* its own, for growing and flushing */
     unsigned flags;
     uintptr_t seal;

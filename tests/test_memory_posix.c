@@ -225,14 +225,10 @@ END_TEST
 
 /* --- shortages -------------------------------------------------------------------------------------------------- */
 
-static struct rlimit limited(int resource, rlim_t value)
+static struct rlimit lowered(struct rlimit limit, rlim_t value)
 {
-    struct rlimit before, lower;
-    ck_assert_int_eq(getrlimit(resource, &before), 0);
-    lower = before;
-    lower.rlim_cur = value;
-    ck_assert_int_eq(setrlimit(resource, &lower), 0);
-    return before;
+    limit.rlim_cur = value;
+    return limit;
 }
 
 /* A limit on files is no reason to die of a signal. */
@@ -240,7 +236,10 @@ START_TEST(a_limit_on_files)
 {
     vmk_memory memory, small = nameless(page);
     vmk_ring ring;
-    struct rlimit before = limited(RLIMIT_FSIZE, 10 * page);
+    struct rlimit before, low;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    low = lowered(before, 10 * page);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &low), 0);
     vmk_status made = vmk_memory_init(&memory, 11 * page), grown = vmk_memory_resize(&small, 11 * page);
     vmk_status ringed = vmk_ring_init(&ring, 11 * page);
     int error = errno;
@@ -265,7 +264,10 @@ START_TEST(no_descriptor_is_left)
     memset(view.base + 3 * page, 2, 5 * page);
     int next = open("/dev/null", O_RDONLY);
     ck_assert(next >= 0 && close(next) == 0);
-    struct rlimit before = limited(RLIMIT_NOFILE, (rlim_t)next);
+    struct rlimit before, low;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = lowered(before, (rlim_t)next);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
     vmk_status statuses[] = {vmk_memory_init(&other, page), vmk_memory_open(&other, "/proc/self/exe", 0),
                              vmk_view_map(&second, &memory, 0, 0, VMK_VIEW_READ), vmk_memory_handle(&memory, &handle),
                              vmk_ring_init(&ring, page)};

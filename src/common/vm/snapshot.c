@@ -13,15 +13,12 @@
 #define SEAL_LIVE ((uintptr_t)0x766d6b53u)    /* "vmkS" */
 #define SEAL_DROPPED ((uintptr_t)0x64656164u) /* "dead" */
 
-/* In vmk_view.flags, under the vm lock: one of its snapshots shares its pages, or is about to. */
-#define VIEW_IS_FROZEN (1u << 31)
-
-/* Count one more. Answers whether it may be the one that shares. */
+/* Both of a view's fields are under the vm lock. Count one more; answers whether it may be the one that shares. */
 static bool claim(vmk_view *view)
 {
     vmki_vm_lock();
-    bool first = (view->flags & VIEW_IS_FROZEN) == 0;
-    view->flags |= VIEW_IS_FROZEN;
+    bool first = !view->frozen;
+    view->frozen = true;
     view->snapshots++;
     vmki_vm_unlock();
     return first;
@@ -31,7 +28,7 @@ static void disclaim(vmk_view *view, bool shared, bool snapshot)
 {
     vmki_vm_lock();
     if (shared)
-        view->flags &= ~VIEW_IS_FROZEN;
+        view->frozen = false;
     if (snapshot)
         view->snapshots--;
     vmki_vm_unlock();
