@@ -388,7 +388,13 @@ START_TEST(views_of_huge_memory)
     ck_assert_uint_eq(again.base[0], 1);
 #if SIZE_MAX == UINT32_MAX
     ck_assert_int_eq(vmk_view_map(&none, &memory, 0, 0, VMK_VIEW_READ), VMK_ERR_ARGUMENT);
-    ck_assert_int_eq(vmk_view_map(&none, &memory, 0, SIZE_MAX / 2 - page, VMK_VIEW_READ), VMK_ERR_ADDRESS_SPACE);
+    vmk_view halves[2]; /* one may fit, never both */
+    status = vmk_view_map(&halves[0], &memory, 0, SIZE_MAX / 2 - page, VMK_VIEW_READ);
+    if (status == VMK_OK) {
+        status = vmk_view_map(&halves[1], &memory, 0, SIZE_MAX / 2 - page, VMK_VIEW_READ);
+        vmk_view_unmap(&halves[0]);
+    }
+    ck_assert_int_eq(status, VMK_ERR_ADDRESS_SPACE);
 #else
     (void)none;
 #endif
