@@ -277,6 +277,23 @@ START_TEST(others_map_memory_meanwhile)
 }
 END_TEST
 
+#if defined(_WIN32)
+void vmki_win32_placeholders_forbid(bool forbidden);
+
+/* As on systems that have none. */
+START_TEST(others_map_memory_where_places_are_found_by_trying)
+{
+    contest all = {.rounds = support_rounds(100)};
+    vmki_win32_placeholders_forbid(true);
+    support_threads(1 + CHURNERS, compete, &all);
+    vmki_win32_placeholders_forbid(false);
+    ck_assert_int_eq(all.failed, VMK_OK);
+    ck_assert_uint_eq(all.broken + all.spoilt, 0);
+    ck_assert_uint_gt(all.rings, 0);
+}
+END_TEST
+#endif
+
 static void make_and_check(void *argument, unsigned number)
 {
     contest *all = argument;
@@ -325,6 +342,9 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_taken_place_is_tried_again);
 #else
     tcase_add_test(tests, others_map_memory_meanwhile);
+#if defined(_WIN32)
+    tcase_add_test(tests, others_map_memory_where_places_are_found_by_trying);
+#endif
     tcase_add_test(tests, threads_make_rings_at_once);
 #endif
     suite_add_tcase(suite, tests);
