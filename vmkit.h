@@ -1174,9 +1174,11 @@ enum {
     VMK_MEMORY_FILE = 1u << 2    /* in vmk_memory.flags: it is a file */
 };
 
-/* Memory of so many bytes, rounded up to whole pages, that reads as zero. It costs what is used of it (on Windows its
- * whole size is charged at once).
- * VMK_ERR_ARGUMENT: size is 0 or overflows. VMK_ERR_COMMIT: refused for lack of memory, or of handles.
+/* Memory of so many bytes, rounded up to whole pages, that reads as zero. On Windows its whole size is charged at once.
+ * Elsewhere it costs what is used of it, and nothing is promised: where memory runs out, the touch of a page ends the
+ * program (SIGBUS, or the system's choice of whom to kill).
+ * VMK_ERR_ARGUMENT: size is 0 or overflows. VMK_ERR_COMMIT: refused for lack of memory, or of handles, or over
+ * RLIMIT_FSIZE, which counts it as a file.
  * VMK_ERR_UNSUPPORTED: without VMK_CAP_MEMORY. Cost: two or three system calls. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_memory_init(vmk_memory *memory, uint64_t size);
 
@@ -1187,8 +1189,10 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_memory_open(vmk_memory *memory, const char
 
 /* What another process passed on, or this one for itself: a file descriptor or a HANDLE that came from
  * vmk_memory_handle of the same bitness's vmkit or another program's memfd_create, shm_open, CreateFileMapping. The
- * memory owns it from now on, if this succeeds. Its size is found out. Flags: VMK_MEMORY_WRITE if it may be written.
- * VMK_ERR_ARGUMENT: it is no handle of memory, or other flags. */
+ * memory owns it from now on, if this succeeds, and it isn't inheritable any more. Its size is found out; on Windows
+ * all of it is mapped once for that. What has a name on POSIX systems (shm_open, or a file) is a file to us. Flags:
+ * VMK_MEMORY_WRITE if it may be written. VMK_ERR_ARGUMENT: it is no handle of memory, is not to be used so, or other
+ * flags. VMK_ERR_COMMIT, on Windows: no room to map it. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_memory_import(vmk_memory *memory, uintptr_t handle, unsigned flags);
 
 /* A new handle of memory that isn't a file, for another process: given on by inheritance (it is inheritable, and
@@ -1198,9 +1202,12 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_memory_import(vmk_memory *memory, uintptr_
 VMK_API VMK_MUST_CHECK vmk_status vmk_memory_handle(const vmk_memory *memory, uintptr_t *handle);
 
 /* Make it larger: what is new reads as zero. Views that exist stay as they are, see vmk_view_grow. A size that it has
- * already is no error. Memory without a name grows on POSIX systems alone.
+ * already is no error; if others have made it larger than that, it stays so, and `size` is what it is now. Memory
+ * without a name is rounded up to whole pages, and grows on POSIX systems alone. Threads of one process take turns by
+ * themselves, processes must agree on who does it. What a file gains is a hole: that the disk is full shows when it is
+ * touched first (SIGBUS), or at the flush.
  * VMK_ERR_ARGUMENT: smaller than it is (others may have it mapped: touching what is gone would end them), not writable.
- * VMK_ERR_COMMIT: no room on the disk, or in a limit. VMK_ERR_UNSUPPORTED: as said. */
+ * VMK_ERR_COMMIT: no room on the disk, or in a limit. VMK_ERR_UNSUPPORTED: as said; or it is sealed. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_memory_resize(vmk_memory *memory, uint64_t size);
 
 /* Done with it here. Views of it stay. Misuse: not live, or done with before. */
@@ -1221,6 +1228,7 @@ typedef struct vmk_view {
     vmk_view_kind kind;
     size_t lead;      /* bytes from the beginning of the mapping to base: offsets need not be aligned */
     size_t snapshots; /* that live, see vmk_snapshot_take */
+    bool frozen;      /* one of them shares its pages */
     uintptr_t handle; /* its own, for growing and flushing */
     unsigned flags;
     uintptr_t seal;
@@ -1230,7 +1238,9 @@ typedef struct vmk_view {
  * its memory no longer: that may be done with. Whoever makes a file shorter takes away what is mapped: touching it then
  * faults (SIGBUS).
  * VMK_ERR_ARGUMENT: the range leaves the memory, or is empty, or doesn't fit into an address space; SHARED of memory
- * that isn't writable. VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS, VMK_ERR_COMMIT. Cost: one or two system calls. */
+ * that isn't writable; no such kind. VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS, VMK_ERR_COMMIT (also: out of handles).
+ * VMK_ERR_UNSUPPORTED: the system forbids it (a seal, a file system without mappings). Cost: two system calls, four for
+ * a file on Windows; a handle. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_view_map(vmk_view *view, const vmk_memory *memory, uint64_t offset, size_t size,
                                                vmk_view_kind kind);
 
@@ -1269,12 +1279,13 @@ typedef struct vmk_snapshot {
  * Nobody may write to the view during the call, nor use it at all during vmk_snapshot_drop; the view must not be moved
  * in between, nor the process fork a child that uses it.
  * VMK_ERR_ARGUMENT: another kind of view. VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: the view is as it
- * was. Cost: a few system calls and the unmapping of the view's pages, not the copying of their contents:
- * docs/benchmarks.md has figures. */
+ * was. Cost: three system calls and the unmapping of the view's pages, not the copying of their contents (though each
+ * page that is used again costs a small fault): docs/benchmarks.md has figures. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_snapshot_take(vmk_snapshot *snapshot, vmk_view *view);
 
-/* Misuse: not live, or dropped before. If the pages can't be written back (VMK_ERR_COMMIT: no memory left) the snapshot
- * stays alive and nothing is lost: try again. */
+/* The snapshot ends. If the pages can't be written back (VMK_ERR_COMMIT: no memory left; VMK_ERR_MAPPINGS) it stays
+ * alive, and nothing that the view has written is lost: try again; but what is read in the snapshot may by then be what
+ * the view has. Misuse: not live, or dropped before. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_snapshot_drop(vmk_snapshot *snapshot);
 
 /* --- ring buffers ----------------------------------------------------------------------------------------------- */
@@ -1285,7 +1296,6 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_snapshot_drop(vmk_snapshot *snapshot);
 typedef struct vmk_ring {
     unsigned char *base; /* aligned to the granularity; 2 * size bytes */
     size_t size;         /* as rounded */
-    uintptr_t handle;
     uintptr_t seal;
 } vmk_ring;
 
@@ -1293,8 +1303,8 @@ typedef struct vmk_ring {
  * zero. Safe beside other threads that map memory: with VMK_CAP_RING the place is never free for others, else it is
  * tried again when another was faster (Windows before 10 and Wine). VMK_ERR_ARGUMENT: size is 0 or overflows.
  * VMK_ERR_COMMIT, VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS. VMK_ERR_TAKEN: others were faster each time of many.
- * VMK_ERR_UNSUPPORTED: without VMK_CAP_MEMORY. Cost: some seven system calls. After a fork the child shares it with its
- * parent. */
+ * VMK_ERR_UNSUPPORTED: without VMK_CAP_MEMORY. Cost: some six system calls; no handle is kept. After a fork the child
+ * shares it with its parent. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_ring_init(vmk_ring *ring, size_t size);
 
 /* Misuse: not live, or done with before. */

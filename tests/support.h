@@ -67,6 +67,14 @@ size_t support_mappings(const void *base, size_t size);
  * whether it has is found out with a mapping of support's own. */
 bool support_named(const void *address, const char *name);
 
+/* Handles that this process has open (file descriptors); SIZE_MAX where the system doesn't tell. */
+size_t support_handles(void);
+
+/* The path of a file of this process's own, which isn't there yet, in the current directory; remove it (UTF-8). */
+#define SUPPORT_PATH 64
+void support_path(char path[SUPPORT_PATH]);
+void support_remove(const char *path);
+
 /* Threads: run body(argument, number) in `count` threads at once and wait for all. Check's assertions must not be used
  * in them: record, and assert afterwards. */
 void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);

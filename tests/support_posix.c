@@ -5,6 +5,7 @@
  */
 #include "posix/os_private.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <sys/wait.h>
 
@@ -228,6 +229,31 @@ bool support_named(const void *address, const char *name)
 }
 
 #endif
+
+/* --- files ------------------------------------------------------------------------------------------------------ */
+
+size_t support_handles(void)
+{
+    size_t count = 0;
+    DIR *folder = support_system_tells() ? opendir("/proc/self/fd") : NULL;
+    if (folder == NULL)
+        return SIZE_MAX;
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+void support_path(char path[SUPPORT_PATH])
+{
+    static unsigned count;
+    snprintf(path, SUPPORT_PATH, "support-%ld-%u.tmp", (long)getpid(), count++);
+}
+
+void support_remove(const char *path)
+{
+    (void)unlink(path);
+}
 
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 

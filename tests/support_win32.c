@@ -149,6 +149,27 @@ bool support_named(const void *address, const char *name)
     return true;
 }
 
+/* --- files ------------------------------------------------------------------------------------------------------ */
+
+size_t support_handles(void)
+{
+    DWORD count = 0;
+    return GetProcessHandleCount(GetCurrentProcess(), &count) && count != 0 ? count : SIZE_MAX;
+}
+
+void support_path(char path[SUPPORT_PATH])
+{
+    static unsigned count;
+    snprintf(path, SUPPORT_PATH, "support-%lu-%u.tmp", GetCurrentProcessId(), count++);
+}
+
+void support_remove(const char *path)
+{
+    wchar_t wide[SUPPORT_PATH];
+    if (MultiByteToWideChar(CP_UTF8, 0, path, -1, wide, SUPPORT_PATH) > 0)
+        DeleteFileW(wide);
+}
+
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 
 typedef struct team {

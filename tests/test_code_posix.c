@@ -3,12 +3,11 @@
  * Executable memory on POSIX systems: what the list of mappings shows at every step, each way to get memory that can be
  * mapped twice, a kernel that forbids one way or all, and fork.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <stdio.h>
 #include <sys/wait.h>
 
-#include "common/base/os_service.h"
 #include "support.h"
 
 static size_t page;

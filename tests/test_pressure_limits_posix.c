@@ -3,11 +3,10 @@
  * Memory pressure against limits that are set on a process: in a child, memory is committed and touched until the
  * callback says low, then given back until it says enough.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <sys/wait.h>
 
-#include "common/base/os_service.h"
 #include "support.h"
 
 #define MIB ((size_t)1 << 20)

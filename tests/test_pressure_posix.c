@@ -3,13 +3,12 @@
  * Memory pressure on POSIX systems: what is left and who tells as it is found in trees of /proc and /sys made up in a
  * temporary directory; descriptors; fork. The shapes that cgroups come in are test_limits_posix.c's.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "common/base/os_service.h"
 #include "support.h"
 
 #define MIB (UINT64_C(1) << 20)

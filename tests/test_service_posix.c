@@ -3,7 +3,7 @@
  * Services that POSIX systems alone have, and what is done where the best means of one is missing: it is forbidden
  * here.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <stdio.h>
 #include <sys/wait.h>

@@ -3,7 +3,7 @@
  * Services that Windows alone has: what is kept out of its error reports. The functions that do it are newer than Wine,
  * so others stand in for them here, which keep a list of blocks as the documentation says that the system does.
  */
-#include "win32/os_private.h"
+#include "win32/os_service_private.h"
 
 #include "common/base/os_service.h"
 #include "support.h"

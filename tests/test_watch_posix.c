@@ -3,7 +3,7 @@
  * Write-watch on POSIX systems: fork, the program's own handlers of signals, the program's own static data as a whole,
  * and what is done where the best means is missing: it is forbidden here, or a file stands in for the kernel's.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <setjmp.h>
 #include <stdio.h>

@@ -9,9 +9,7 @@
  * the mapping. Each says EACCES or EPERM. macOS's MAP_JIT is not used: its switch is of a thread, for all such memory
  * at once, and not of pages; a program that needs it, as its hardened run-time does, is told "unsupported".
  */
-#include "posix/os_private.h"
-
-#include "common/base/os_service.h"
+#include "posix/os_service_private.h"
 
 /* What an error means; `shortage` is what lack of memory means. Leaves errno as it was. */
 static vmk_status status_of(vmk_status shortage)

@@ -7,9 +7,7 @@
  * it may itself write to memory that is protected, and the kernel ends a process whose fault is blocked. And where
  * there was none, the default is put back, and the fault happens again.
  */
-#include "posix/os_private.h"
-
-#include "common/base/os_service.h"
+#include "posix/os_service_private.h"
 
 static bool (*asked)(void *address);
 static struct sigaction before[VMKI_POSIX_FAULT_SIGNALS];

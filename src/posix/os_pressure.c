@@ -12,11 +12,9 @@
  * memory.pressure_level of v1, by an eventfd. Triggers without privileges are for windows of whole two seconds alone
  * (Linux 6.5), so it is two seconds. Wherever nothing tells, there is a pipe to be woken by, and time.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <poll.h>
-
-#include "common/base/os_service.h"
 
 /* --- room ------------------------------------------------------------------------------------------------------- */
 

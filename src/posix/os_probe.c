@@ -8,9 +8,7 @@
  * there. Where the system can't be asked that way (no mapping without replacing) what is occupied looks like what is
  * impossible, and the range may come out somewhat too small, never too large.
  */
-#include "posix/os_private.h"
-
-#include "common/base/os_service.h"
+#include "posix/os_service_private.h"
 
 #define LOWEST ((uintptr_t)1 << 16)      /* where looking for the first address begins */
 #define SEARCH_UNIT ((uintptr_t)1 << 20) /* as exact as the last one is where it lies at no power of two */

@@ -5,12 +5,10 @@
  * Nothing is taken from headers or from a success alone: emulators have been seen to say yes to any advice, and to do
  * nothing. So what gives back or takes memory is tried out, once, on pages of its own.
  */
-#include "posix/os_private.h"
+#include "posix/os_service_private.h"
 
 #include <stddef.h>
 #include <sys/uio.h>
-
-#include "common/base/os_service.h"
 
 typedef enum ability { UNKNOWN, ABLE, UNABLE } ability;
 
@@ -280,12 +278,25 @@ static bool scan_huge(const void *base, size_t size, size_t *huge)
     int pagemap = VMKI_LOAD_RELAXED(&huge_scan) != UNABLE ? open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC) : -1;
     if (pagemap < 0)
         return false;
-    bool told = true;
-    while (told && from < limit)
-        told = vmki_posix_huge_scan(pagemap, &from, limit, &sum);
+    int found = 0;
+    while (found >= 0 && from < limit) {
+        enum { AT_ONCE = 64 };
+        vmki_posix_scanned runs[AT_ONCE];
+        vmki_posix_scan scan = {.size = sizeof scan,
+                                .start = from,
+                                .end = limit,
+                                .vec = (uintptr_t)runs,
+                                .vec_len = AT_ONCE,
+                                .category_mask = VMKI_POSIX_PAGE_IS_HUGE,
+                                .return_mask = VMKI_POSIX_PAGE_IS_HUGE};
+        found = vmki_posix_pagemap_scan(pagemap, &scan);
+        for (int i = 0; i < found; i++)
+            sum += runs[i].end - runs[i].start;
+        from = found == AT_ONCE ? runs[AT_ONCE - 1].end : limit; /* walk_end may stop short of a hole */
+    }
     (void)close(pagemap);
     *huge = (size_t)sum;
-    return told;
+    return found >= 0;
 }
 
 /* Hexadecimal digits at *text, which moves past them. */

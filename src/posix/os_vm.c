@@ -21,9 +21,7 @@
  * stranger's. So giving back a reservation can mean cutting a hole into a mapping, which makes one more of them and
  * fails at the limit on their number: see `owed`.
  */
-#include "posix/os_private.h"
-
-#include "common/base/os_service.h"
+#include "posix/os_service_private.h"
 
 /* --- giving back ------------------------------------------------------------------------------------------------ */
 
@@ -120,7 +118,7 @@ static bool mappings_exhausted(vmk_status shortage)
 /* What an error of the system means; `shortage` is what lack of memory means for this call. Leaves errno as it was.
  * Both shortages can be the limit on mappings: mmap and mprotect say ENOMEM then, madvise says EAGAIN (mm/madvise.c
  * turns the one into the other). */
-static VMKI_COLD vmk_status status_of_error(vmk_status shortage)
+VMKI_COLD vmk_status vmki_posix_status_of_error(vmk_status shortage)
 {
     int error = errno;
     switch (error) {
@@ -208,7 +206,7 @@ static vmk_status reserve_exact(const vmki_os_request *request, int flags, void 
     }
     int error = errno;
     if (error == EAGAIN)
-        return status_of_error(VMK_ERR_ADDRESS_SPACE);
+        return vmki_posix_status_of_error(VMK_ERR_ADDRESS_SPACE);
     if (error != ENOMEM)
         return VMK_ERR_TAKEN; /* EEXIST; EPERM below vm.mmap_min_addr; EINVAL */
     /* Either there is no address space, or this address is beyond what there is. */
@@ -216,7 +214,7 @@ static vmk_status reserve_exact(const vmki_os_request *request, int flags, void 
     if (elsewhere != MAP_FAILED)
         give_back(elsewhere, request->size);
     errno = error;
-    return elsewhere != MAP_FAILED ? VMK_ERR_TAKEN : status_of_error(VMK_ERR_ADDRESS_SPACE);
+    return elsewhere != MAP_FAILED ? VMK_ERR_TAKEN : vmki_posix_status_of_error(VMK_ERR_ADDRESS_SPACE);
 }
 
 /* Reserve so much that an aligned piece must be inside, and give back both ends. */
@@ -229,7 +227,7 @@ static vmk_status reserve_trimmed(size_t size, size_t align, size_t unit, int fl
     }
     unsigned char *whole = map_reserved(0, whole_size, flags);
     if (whole == MAP_FAILED)
-        return status_of_error(VMK_ERR_ADDRESS_SPACE);
+        return vmki_posix_status_of_error(VMK_ERR_ADDRESS_SPACE);
     size_t head = vmki_ceil((uintptr_t)whole, align) - (uintptr_t)whole;
     give_back(whole, head);
     give_back(whole + head + size, whole_size - head - size);
@@ -245,7 +243,7 @@ static vmk_status reserve_anywhere(const vmki_os_request *request, size_t unit, 
     if (got == MAP_FAILED && hint != 0)
         got = map_reserved(0, size, flags);
     if (got == MAP_FAILED)
-        return status_of_error(VMK_ERR_ADDRESS_SPACE);
+        return vmki_posix_status_of_error(VMK_ERR_ADDRESS_SPACE);
     if (!is_aligned(got, align)) {
         /* Kernels fill the address space from the top: below what they have chosen there is room as a rule. That costs
          * less than trimming, and no more address space than was asked for, which a limit may not have to spare. */
@@ -281,7 +279,7 @@ vmk_status vmki_os_reserve(const vmki_os_request *request, void **base)
 
 vmk_status vmki_os_commit(void *base, size_t size)
 {
-    return mprotect(base, size, PROT_READ | PROT_WRITE) == 0 ? VMK_OK : status_of_error(VMK_ERR_COMMIT);
+    return mprotect(base, size, PROT_READ | PROT_WRITE) == 0 ? VMK_OK : vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 /* User-mode emulators have treated MADV_DONTNEED as a no-op. */
@@ -337,7 +335,7 @@ vmk_status vmki_os_decommit(void *base, size_t size)
     if (zap) /* what was accessible shall be so again; which pages were only reserved is not known any more */
         (void)mprotect(base, size, PROT_READ | PROT_WRITE);
     errno = error;
-    return status_of_error(VMK_ERR_COMMIT);
+    return vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 /* --- explicit huge pages ---------------------------------------------------------------------------------------- */
@@ -358,7 +356,7 @@ vmk_status vmki_os_reserve_huge(const vmki_os_request *request, size_t huge, voi
     if (request->exact) { /* so that what is refused for its kind is not taken for a place that is taken */
         void *elsewhere = map_reserved(0, huge, flags);
         if (elsewhere == MAP_FAILED)
-            return status_of_error(VMK_ERR_ADDRESS_SPACE);
+            return vmki_posix_status_of_error(VMK_ERR_ADDRESS_SPACE);
         give_back(elsewhere, huge);
     }
     *committed = false;
@@ -375,7 +373,7 @@ vmk_status vmki_os_decommit_huge(void *base, size_t size, size_t huge)
     int error = errno;
     (void)mprotect(base, size, PROT_READ | PROT_WRITE);
     errno = error;
-    return status_of_error(VMK_ERR_COMMIT);
+    return vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 vmk_status vmki_os_commit_huge(void *base, size_t size, size_t huge)
@@ -388,7 +386,7 @@ vmk_status vmki_os_commit_huge(void *base, size_t size, size_t huge)
     int error = errno;
     (void)vmki_os_decommit_huge(base, size, huge);
     errno = error;
-    return status_of_error(VMK_ERR_COMMIT);
+    return vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 /* --- pages that stay committed ---------------------------------------------------------------------------------- */
@@ -397,7 +395,7 @@ static vmk_status advise(void *base, size_t size, int advice)
 {
     if (advice == VMKI_POSIX_NO_ADVICE)
         return VMK_ERR_UNSUPPORTED;
-    return madvise(base, size, advice) == 0 ? VMK_OK : status_of_error(VMK_ERR_COMMIT);
+    return madvise(base, size, advice) == 0 ? VMK_OK : vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 vmk_status vmki_os_discard(void *base, size_t size)
@@ -419,7 +417,7 @@ vmk_status vmki_os_protect(void *base, size_t size, vmk_access access)
     int protection = access == VMK_ACCESS_NONE   ? PROT_NONE
                      : access == VMK_ACCESS_READ ? PROT_READ
                                                  : PROT_READ | PROT_WRITE;
-    return mprotect(base, size, protection) == 0 ? VMK_OK : status_of_error(VMK_ERR_COMMIT);
+    return mprotect(base, size, protection) == 0 ? VMK_OK : vmki_posix_status_of_error(VMK_ERR_COMMIT);
 }
 
 static const int advices[VMK_ADVICES] = {
@@ -467,7 +465,7 @@ vmk_status vmki_os_move(void **base, size_t size, size_t new_size, size_t guard)
     unsigned char *old = *base;
     unsigned char *moved = mremap(old, size, new_size + guard, MREMAP_MAYMOVE);
     if (moved == MAP_FAILED)
-        return status_of_error(VMK_ERR_COMMIT);
+        return vmki_posix_status_of_error(VMK_ERR_COMMIT);
     give_back(old + size, guard);
     if (guard != 0)
         (void)mprotect(moved + new_size, guard, PROT_NONE);

@@ -13,9 +13,7 @@
  * SOFT_DIRTY. Bit 55 of a page's entry in /proc/self/pagemap, cleared for the whole process by /proc/self/clear_refs.
  * Kernels built without it accept the clearing and never set the bit, so a page that was just written must have it.
  */
-#include "posix/os_private.h"
-
-#include "common/base/os_service.h"
+#include "posix/os_service_private.h"
 
 typedef enum ability { UNKNOWN, ABLE, UNABLE } ability;
 

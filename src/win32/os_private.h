@@ -41,13 +41,6 @@ typedef volatile uintptr_t vmki_win32_lookup;
 /* Its address, or 0. os_vm.c */
 uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name);
 
-/* What keeps memory out of error reports, and puts it in again: Windows 10's functions or, for tests, others. NULL for
- * either: there is none; vmki_win32_reports_find: the system's again. os_service.c */
-typedef HRESULT(WINAPI *vmki_win32_exclude)(const void *address, DWORD size);
-typedef HRESULT(WINAPI *vmki_win32_include)(const void *address);
-void vmki_win32_reports_force(vmki_win32_exclude exclude, vmki_win32_include include);
-void vmki_win32_reports_find(void);
-
 /* Memory ends: what was kept out of reports of it is forgotten. Costs a load where nothing ever was. os_service.c */
 void vmki_win32_reports_forget(void *base, size_t size);
 

@@ -4,7 +4,7 @@
  * is on disk, and makes nothing of pages that have never been written. It can tell of pages whether they are in memory,
  * large, and from which node; and it can be told to leave memory out of its error reports, which are its core dumps.
  */
-#include "win32/os_private.h"
+#include "win32/os_service_private.h"
 
 #include "common/base/os_service.h"
 

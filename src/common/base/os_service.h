@@ -66,7 +66,8 @@ vmk_status vmki_os_decommit_batch(const vmki_os_range *ranges, size_t count, siz
 vmk_status vmki_os_memory_create(uint64_t size, uintptr_t *handle);
 vmk_status vmki_os_memory_open(const char *path, unsigned flags, uintptr_t *handle, uint64_t *size);
 vmk_status vmki_os_memory_import(uintptr_t handle, unsigned *flags, uint64_t *size);
-vmk_status vmki_os_memory_resize(uintptr_t handle, unsigned flags, uint64_t size);
+/* Make it at least *size bytes; *size is then what it is. */
+vmk_status vmki_os_memory_resize(uintptr_t handle, unsigned flags, uint64_t *size);
 /* Another handle of the same; `inherited`: by programs that this one starts. */
 vmk_status vmki_os_memory_duplicate(uintptr_t handle, bool inherited, uintptr_t *copy);
 void vmki_os_memory_close(uintptr_t handle);
@@ -79,15 +80,17 @@ void vmki_os_view_unmap(void *base, size_t size);
 vmk_status vmki_os_view_remap(void **base, size_t size, size_t new_size);
 vmk_status vmki_os_view_flush(void *base, size_t size, uintptr_t handle, unsigned flags);
 
-/* Map [0, size) of memory twice in a row. VMK_ERR_TAKEN: somebody else was faster; try again. */
+/* Map [0, size) of memory twice in a row; size is a multiple of the granularity. VMK_ERR_TAKEN: somebody else was
+ * faster; try again. */
 vmk_status vmki_os_ring_map(uintptr_t handle, size_t size, void **base);
 void vmki_os_ring_unmap(void *base, size_t size);
 
-/* Snapshots. `view` is a mapping of all of memory. To private: from now on its writes are its own, contents and address
- * as before. To shared: what it has written itself goes to the memory, and so does what it writes from now on.
- * VMK_ERR_UNSUPPORTED: copy instead. */
-vmk_status vmki_os_view_to_private(uintptr_t handle, void *base, size_t size);
-vmk_status vmki_os_view_to_shared(uintptr_t handle, void *base, size_t size);
+/* Snapshots. `view` is a SHARED mapping of [offset, offset + size) of memory without a name. Take: from now on its
+ * writes are its own, contents and address as before, and *frozen is a mapping of the same that stays as it is. Drop:
+ * what the view has written goes to the memory, and so does what it writes from now on; frozen is gone. If that fails
+ * the view is as it was, but frozen may show some of its writes. VMK_ERR_UNSUPPORTED (of take): copy instead. */
+vmk_status vmki_os_snapshot_take(uintptr_t handle, void *view, uint64_t offset, size_t size, void **frozen);
+vmk_status vmki_os_snapshot_drop(uintptr_t handle, void *view, uint64_t offset, size_t size, void *frozen);
 
 /* --- executable memory: os_code.c -------------------------------------------------------------------------------- */
 
