@@ -82,7 +82,7 @@ SUITES = {
             "count": 30, "quick": 26, "rounds": 5, "warm": True,
             "program": "bench_vm", "workload": "watch",
             "variants": ["protect", "userfault"], "baseline": "protect",
-            "metrics": ["write", "each", "arm", "clean", "thousand", "all"],
+            "metrics": ["write", "each", "arm", "clean", "thousand", "all"], "facts": ["touch"],
             "bars": [("userfault", "clean", None, "<=", 1.0), ("userfault", "write", "protect", "<=", 0.25)],
         },
         {
