@@ -202,8 +202,8 @@ typedef struct vmk_caps {
     unsigned nodes;    /* NUMA nodes with memory; 1 where there is no more, or where the system doesn't tell */
 } vmk_caps;
 
-/* What was found by probing this system, once, at the first call (some forty system calls; later calls cost a load).
- * Never NULL, never fails: what could not be found is zero. */
+/* What was found by probing this system, once, at the first call (some two hundred system calls, which take
+ * milliseconds; later calls cost a load). Never NULL, never fails: what could not be found is zero. */
 VMK_API const vmk_caps *vmk_capabilities(void);
 
 #define VMK_UNLIMITED UINT64_MAX

@@ -11,7 +11,7 @@
 #define VMKIT_TESTS_OS_PAGES_H
 
 #include "common/base/align.h"
-#include "common/base/os.h"
+#include "common/base/os_service.h"
 #include "support.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -252,6 +252,17 @@ static void pages_run(uint64_t salt, size_t steps, bool looks)
     pages_check_all(&m);
     for (size_t r = 0; r < PAGES_REGIONS; r++)
         vmki_os_release(m.region[r].base, PAGES_COUNT * m.page_size);
+}
+
+/* The whole record of capabilities. */
+static inline void probe_all(vmk_caps *caps)
+{
+    vmki_os_probe(caps);
+    vmki_os_probe_service(caps);
+    vmki_os_probe_memory(caps);
+    vmki_os_probe_code(caps);
+    vmki_os_probe_pressure(caps);
+    vmki_os_probe_watch(caps);
 }
 
 #endif

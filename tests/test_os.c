@@ -202,10 +202,10 @@ END_TEST
 START_TEST(probe_leaves_nothing)
 {
     vmk_caps caps = {.page_size = page, .granularity = granule};
-    vmki_os_probe(&caps); /* once before counting: what it calls may set itself up */
+    probe_all(&caps); /* once before counting: what it calls may set itself up */
     vmk_caps again = {.page_size = page, .granularity = granule};
     size_t before = taken_now();
-    vmki_os_probe(&again);
+    probe_all(&again);
     assert_taken_by(0, before);
     ck_assert_uint_eq(again.page_size, page);
     ck_assert_uint_eq(again.granularity, granule);
@@ -218,7 +218,7 @@ END_TEST
 START_TEST(probe_agrees_with_trying)
 {
     vmk_caps caps = {.page_size = page, .granularity = granule};
-    vmki_os_probe(&caps);
+    probe_all(&caps);
     ck_assert_uint_lt(caps.address_min, caps.address_max);
     ck_assert(vmki_is_aligned(caps.address_max + 1, page));
     for (size_t size = granule; size <= 64 * MIB; size *= 4) {
@@ -264,7 +264,7 @@ START_TEST(what_is_asked_alone_is_as_in_the_whole)
     ck_assert(own.address_space == all.address_space && own.data == all.data);
     ck_assert(own.memory >= all.memory && own.commit == VMK_UNLIMITED); /* the others are in files, or the machine's */
     vmk_caps caps = {.page_size = page, .granularity = granule};
-    vmki_os_probe(&caps);
+    probe_all(&caps);
     ck_assert(caps.physical_memory != 0 && vmki_os_physical_memory() == caps.physical_memory);
 }
 END_TEST

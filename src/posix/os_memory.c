@@ -298,7 +298,7 @@ typedef enum outcome { SEARCHED, GAVE_UP, IMPOSSIBLE } outcome;
 static outcome search_by_scan(const search *what, int pagemap)
 {
     enum { AT_ONCE = 64 };
-    vmki_posix_scanned runs[AT_ONCE];
+    vmki_posix_scanned runs[AT_ONCE] = {{0}}; /* valgrind doesn't know what fills it */
     uint64_t base = (uintptr_t)what->view, from = base;
     uint64_t limit = base + vmki_ceil(what->size, (size_t)sysconf(_SC_PAGESIZE));
     while (from < limit) {

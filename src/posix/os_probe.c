@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What this system is and can do, found by asking and by trying: some forty system calls on Linux, sixty at worst.
+ * (What services can do is found in their own files.)
  *
  * The range of addresses is the one thing that must be searched for. Headers and processors do not tell it: page tables
  * of 3, 4 or 5 levels, a 32-bit process under a 64-bit kernel, a split of 3 : 1 or 2 : 2, emulators. An address is
@@ -220,10 +221,5 @@ void vmki_os_probe(vmk_caps *caps)
     caps->huge_page_size = transparent_size();
     probe_explicit_sizes(caps->huge_sizes);
     probe_features(caps);
-    vmki_os_probe_service(caps);
-    vmki_os_probe_memory(caps);
-    vmki_os_probe_code(caps);
-    vmki_os_probe_pressure(caps);
-    vmki_os_probe_watch(caps);
     probe_addresses(caps);
 }

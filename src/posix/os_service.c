@@ -281,7 +281,7 @@ static bool scan_huge(const void *base, size_t size, size_t *huge)
     int found = 0;
     while (found >= 0 && from < limit) {
         enum { AT_ONCE = 64 };
-        vmki_posix_scanned runs[AT_ONCE];
+        vmki_posix_scanned runs[AT_ONCE] = {{0}}; /* valgrind doesn't know what fills it */
         vmki_posix_scan scan = {.size = sizeof scan,
                                 .start = from,
                                 .end = limit,

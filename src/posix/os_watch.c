@@ -95,7 +95,7 @@ static vmk_status userfault_collect(const vmki_os_watch *watch, void *base, size
                                     size_t capacity, size_t *count, void **until)
 {
     enum { AT_ONCE = 128 };
-    vmki_posix_scanned found[AT_ONCE];
+    vmki_posix_scanned found[AT_ONCE] = {{0}}; /* valgrind doesn't know what fills it */
     vmk_status status = userfault_scan(watch, base, size, found, vmki_min(capacity, AT_ONCE), count, until);
     for (size_t i = 0; status == VMK_OK && i < *count; i++)
         runs[i] = (vmki_os_range){(void *)(uintptr_t)found[i].start, (size_t)(found[i].end - found[i].start)};

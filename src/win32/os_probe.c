@@ -180,9 +180,4 @@ void vmki_os_probe(vmk_caps *caps)
     probe_placement(caps);
     probe_charge(caps);
     probe_discard(caps);
-    vmki_os_probe_service(caps);
-    vmki_os_probe_memory(caps);
-    vmki_os_probe_code(caps);
-    vmki_os_probe_pressure(caps);
-    vmki_os_probe_watch(caps);
 }

@@ -224,11 +224,6 @@ void vmki_os_probe(vmk_caps *caps)
         caps->features |= VMK_CAP_HUGE_ADVICE;
     caps->advice = model.rules.advice;
     model_unlock();
-    vmki_os_probe_service(caps);
-    vmki_os_probe_memory(caps);
-    vmki_os_probe_code(caps);
-    vmki_os_probe_pressure(caps);
-    vmki_os_probe_watch(caps);
 }
 
 static uint64_t limit_or_none(uint64_t limit)

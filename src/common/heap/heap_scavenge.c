@@ -13,6 +13,7 @@
 
 #include "common/base/check.h"
 #include "common/heap/tools.h"
+#include "common/vm/vm.h"
 
 /* After so many intervals without a free in its chunk, memory is worth more to the system than a huge page to us. */
 enum { COLD_TICKS = 16 };
@@ -32,7 +33,7 @@ static size_t method(vmki_heap *heap)
     vmki_heap_lock(heap);
     if (!heap->decided) {
         vmki_heap_unlock(heap); /* others may probe meanwhile, and come to the same */
-        const vmk_caps *caps = vmk_capabilities();
+        const vmk_caps *caps = vmki_vm_basics();
         const unsigned wanted = VMK_CAP_DISCARD_PROMPT | VMK_CAP_DISCARD_ZERO;
         size_t huge = caps->huge_page_size <= VMKI_CHUNK_SIZE ? caps->huge_page_size >> VMK_HEAP_PAGE_SHIFT : 0;
         vmki_heap_lock(heap);

@@ -15,7 +15,7 @@ enum { MAPPINGS_OF_GUARD = 2, SHARE_OF_MAPPINGS = 4 };
 
 static bool guard_hold(vmk_region *region)
 {
-    uint64_t mappings = vmk_capabilities()->max_mappings;
+    uint64_t mappings = vmki_vm_basics()->max_mappings;
     vmki_vm_lock();
     bool allowed = mappings == 0 || held < mappings / (MAPPINGS_OF_GUARD * SHARE_OF_MAPPINGS);
     if (allowed) {

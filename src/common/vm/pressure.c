@@ -23,7 +23,7 @@ static uint64_t address_space_limit(uint64_t limit)
 {
     if (sizeof(void *) > 4)
         return limit;
-    const vmk_caps *caps = vmk_capabilities();
+    const vmk_caps *caps = vmki_vm_basics();
     return caps->address_max == 0 ? limit : vmki_min64(limit, (uint64_t)caps->address_max - caps->address_min + 1);
 }
 

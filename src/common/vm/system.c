@@ -4,7 +4,8 @@
  * a reservation.
  *
  * The page and the granularity are asked for at the first need of anything, so finding them is kept apart from the
- * probing of all the rest, which most programs never ask for and should not pay for at their start.
+ * probing of all the rest, which most programs never ask for and should not pay for at their start. Nor does who needs
+ * the rest pay for the services, which capabilities.c adds.
  */
 #include "common/base/check.h"
 #include "common/base/os.h"
@@ -44,23 +45,23 @@ size_t vmk_page_ceil(size_t size)
     return rounded;
 }
 
-const vmk_caps *vmk_capabilities(void)
+const vmk_caps *vmki_vm_basics(void)
 {
-    static vmk_caps caps;
-    static size_t probed; /* 1 once caps is whole */
+    static vmk_caps basics;
+    static size_t probed; /* 1 once it is whole */
     if (VMKI_LIKELY(VMK_LOAD_ACQUIRE(&probed) != 0))
-        return &caps;
+        return &basics;
     vmk_caps found = {.page_size = vmk_page_size(), .granularity = vmk_granularity()};
     vmki_os_error before = vmki_os_error_get();
     vmki_os_probe(&found); /* by as many threads as come here first; one of them publishes */
     vmki_vm_lock();
     if (probed == 0) {
-        caps = found;
+        basics = found;
         VMKI_STORE_RELEASE(&probed, 1);
     }
     vmki_vm_unlock();
     vmki_os_error_set(before);
-    return &caps;
+    return &basics;
 }
 
 void vmk_limits_now(vmk_limits *limits)

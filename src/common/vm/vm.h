@@ -53,6 +53,10 @@ vmk_status vmki_vm_protect(vmk_region *region, size_t offset, size_t size, vmk_a
 vmk_state vmki_vm_query(const vmk_region *region, size_t offset, size_t *run);
 size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size);
 
+/* vmk_capabilities without what services can do: in `features`, `advice`, `watch`, `nodes` only what part 2 is about.
+ */
+const vmk_caps *vmki_vm_basics(void);
+
 /* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes
  * system calls; without the lock. */
 size_t vmki_vm_budget(size_t wanted, unsigned flags);

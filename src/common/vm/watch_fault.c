@@ -190,7 +190,7 @@ VMKI_IN_HANDLER bool vmk_watch_fault(const void *address)
 
 static void budget_find(void)
 {
-    uint64_t most = vmk_capabilities()->max_mappings;
+    uint64_t most = vmki_vm_basics()->max_mappings;
     size_t budget = most == 0 ? SIZE_MAX : (size_t)vmki_min64(most / SHARE_OF_MAPPINGS, SIZE_MAX);
     (void)VMKI_EXCHANGE(&shared->budget, budget_forced != 0 ? budget_forced : budget);
 }
@@ -204,7 +204,7 @@ void vmki_protect_budget_force(size_t mappings)
 
 vmk_status vmki_protect_prepare(void)
 {
-    (void)vmk_capabilities(); /* takes the lock */
+    (void)vmki_vm_basics(); /* takes the lock */
     if (VMKI_LOAD_ACQUIRE(&shared) == NULL) {
         vmki_os_request request = {.size = vmki_ceil(sizeof(hub), vmk_page_size()), .align = vmk_granularity()};
         void *made;
