@@ -12,6 +12,7 @@
 
 #include "common/base/align.h"
 #include "common/base/os_service.h"
+#include "common/vm/vm.h"
 #include "support.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -260,7 +261,7 @@ static inline void probe_all(vmk_caps *caps)
     vmki_os_probe(caps);
     vmki_os_probe_service(caps);
     vmki_os_probe_memory(caps);
-    vmki_os_probe_code(caps);
+    vmki_code_probe(caps);
     vmki_os_probe_pressure(caps);
     vmki_os_probe_watch(caps);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include "common/vm/vm.h"
 #include "support.h"
 
 static size_t page;
@@ -178,11 +179,11 @@ static int flipping_forbidden(vmk_code *code)
     if (vmk_code_init(code, page, 0) != VMK_ERR_UNSUPPORTED)
         return 8;
     vmk_caps caps = {.page_size = page};
-    vmki_os_probe_code(&caps);
+    vmki_code_probe(&caps);
     if (caps.features != 0)
         return 9;
     vmki_posix_code_forbid(0);
-    vmki_os_probe_code(&caps);
+    vmki_code_probe(&caps);
     return caps.features == VMK_CAP_CODE_TWICE ? 0 : 10;
 }
 

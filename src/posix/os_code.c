@@ -42,34 +42,15 @@ static bool allowed(unsigned way)
     return (VMKI_LOAD_RELAXED(&forbidden) & way) == 0;
 }
 
-/* A name of random bits, tried again where somebody has it all the same. It lasts until the next line. */
-static int open_shared(void)
-{
-    enum { TRIES = 16 };
-    int file = -1;
-    for (unsigned i = 0; i < TRIES && file < 0; i++) {
-        char name[] = "/vmkit-0123456789abcdef";
-        uint64_t bits = vmki_os_random();
-        for (char *digit = name + sizeof "/vmkit-" - 1; *digit != '\0'; digit++, bits >>= 4)
-            *digit = "0123456789abcdef"[bits & 15];
-        file = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0700);
-        if (file >= 0)
-            (void)shm_unlink(name);
-        else if (errno != EEXIST)
-            break;
-    }
-    return file;
-}
-
 /* A descriptor of so many bytes of it, or -1. Out of descriptors is not a reason to try another way. */
 static int open_memory(size_t size)
 {
     int file = -1;
     errno = ENOSYS;
     if (allowed(VMKI_POSIX_CODE_MEMFD))
-        file = vmki_posix_code_memory("vmkit code");
+        file = vmki_posix_memfd("vmkit code", VMKI_POSIX_MEMFD_CODE);
     if (file < 0 && errno != EMFILE && errno != ENFILE && allowed(VMKI_POSIX_CODE_SHM))
-        file = open_shared();
+        file = vmki_posix_shm();
     if (file >= 0 && ftruncate(file, (off_t)size) != 0) {
         int error = errno;
         (void)close(file);
@@ -137,21 +118,4 @@ void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write)
 void vmki_os_code_flush(void *run, size_t size)
 {
     __builtin___clear_cache((char *)run, (char *)run + size);
-}
-
-/* --- the record of capabilities --------------------------------------------------------------------------------- */
-
-void vmki_os_probe_code(vmk_caps *caps)
-{
-    void *run, *write;
-    if (vmki_os_code_map(caps->page_size, false, &run, &write) == VMK_OK) {
-        if (vmki_os_code_access_set(run, caps->page_size, VMKI_OS_CODE_WRITE) == VMK_OK &&
-            vmki_os_code_access_set(run, caps->page_size, VMKI_OS_CODE_EXECUTE) == VMK_OK)
-            caps->features |= VMK_CAP_CODE;
-        vmki_os_code_unmap(caps->page_size, false, run, write);
-    }
-    if (vmki_os_code_map(caps->page_size, true, &run, &write) == VMK_OK) {
-        caps->features |= VMK_CAP_CODE_TWICE;
-        vmki_os_code_unmap(caps->page_size, true, run, write);
-    }
 }

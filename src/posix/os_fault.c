@@ -93,72 +93,24 @@ vmk_status vmki_os_fault_handler(bool (*handler)(void *address))
 
 /* --- static data ------------------------------------------------------------------------------------------------ */
 
-/* Lines "LOW-HIGH rwxp ...", in ascending order. A character at a time from a small buffer: no memory is allocated. */
-typedef struct maps {
-    int file;
-    size_t at, length;
-    char block[1024];
-} maps;
-
-static int maps_character(maps *from)
-{
-    if (from->at == from->length) {
-        ssize_t got;
-        do
-            got = read(from->file, from->block, sizeof from->block);
-        while (got < 0 && errno == EINTR);
-        if (got <= 0)
-            return -1;
-        from->at = 0;
-        from->length = (size_t)got;
-    }
-    return (unsigned char)from->block[from->at++];
-}
-
-/* A hexadecimal number and the character after it. */
-static int maps_number(maps *from, uint64_t *number)
-{
-    *number = 0;
-    for (;;) {
-        int character = maps_character(from);
-        if (character >= '0' && character <= '9')
-            *number = *number * 16 + (uint64_t)(character - '0');
-        else if (character >= 'a' && character <= 'f')
-            *number = *number * 16 + (uint64_t)(character - 'a' + 10);
-        else
-            return character;
-    }
-}
-
-static bool maps_line(maps *from, uint64_t *low, uint64_t *high, bool *writable)
-{
-    static const char wanted[] = "rw-p";
-    if (maps_number(from, low) != '-' || maps_number(from, high) != ' ')
-        return false;
-    *writable = true;
-    for (size_t i = 0; i < 4; i++)
-        *writable = maps_character(from) == wanted[i] && *writable;
-    for (int character = 0; character != '\n';)
-        if ((character = maps_character(from)) < 0)
-            return false;
-    return true;
-}
-
 /* Where the system doesn't tell (no such file), the caller is believed. */
 bool vmki_os_static_writable(const void *base, size_t size)
 {
-    maps from = {.file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    static const char wanted[] = " rw-p ";
     uint64_t at = (uintptr_t)base, limit = at + size, low, high;
-    bool writable;
-    if (from.file < 0)
+    vmki_posix_lines in;
+    char line[128];
+    if (!vmki_posix_lines_open(&in, "/proc/self/maps"))
         return true;
-    while (at < limit && maps_line(&from, &low, &high, &writable))
+    while (at < limit && vmki_posix_lines_next(&in, line, sizeof line)) { /* in ascending order */
+        const char *access = vmki_posix_range_in(line, &low, &high);
         if (low <= at && at < high) {
-            if (!writable)
+            if (strncmp(access, wanted, sizeof wanted - 1) != 0)
                 break;
             at = high;
         }
-    (void)close(from.file);
+    }
+    vmki_posix_lines_close(&in);
     return at >= limit;
 }
 

@@ -84,6 +84,30 @@ void vmki_posix_lines_close(vmki_posix_lines *in)
     (void)close(in->file);
 }
 
+/* Hexadecimal digits at *text, which moves past them. */
+static uint64_t parse_hex(const char **text)
+{
+    uint64_t value = 0;
+    for (;; (*text)++) {
+        unsigned char c = (unsigned char)**text;
+        if (c >= '0' && c <= '9')
+            value = value << 4 | (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value << 4 | (uint64_t)(c - 'a' + 10);
+        else
+            return value;
+    }
+}
+
+/* Of /proc/PID/maps and smaps: "5581e0400000-5581e0421000 rw-p ...". */
+const char *vmki_posix_range_in(const char *line, uint64_t *from, uint64_t *to)
+{
+    *from = parse_hex(&line);
+    line += *line == '-';
+    *to = parse_hex(&line);
+    return line;
+}
+
 bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size)
 {
     size_t length = 0;

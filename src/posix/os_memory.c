@@ -41,8 +41,7 @@ static void unmap_quietly(void *base, size_t size)
 
 static int make_memfd(void)
 {
-    int file = vmki_posix_memfd("vmkit", true);
-    return file < 0 && errno == EINVAL ? vmki_posix_memfd("vmkit", false) : file;
+    return vmki_posix_memfd("vmkit", VMKI_POSIX_MEMFD_DATA);
 }
 
 enum { NAME_SIZE = 48, NAME_TRIES = 16 };
@@ -60,7 +59,7 @@ static void make_name(char *name, const char *folder)
     name[length] = '\0';
 }
 
-static int make_shm(void)
+int vmki_posix_shm(void)
 {
     char name[NAME_SIZE];
     int file = -1;
@@ -95,7 +94,7 @@ void vmki_posix_memory_force(vmki_posix_memory first)
 
 static int make_nameless(void)
 {
-    static int (*const makers[VMKI_POSIX_MEMORIES])(void) = {make_memfd, make_shm, make_file};
+    static int (*const makers[VMKI_POSIX_MEMORIES])(void) = {make_memfd, vmki_posix_shm, make_file};
     uint8_t first = VMKI_LOAD_RELAXED(&first_memory), kind = first;
     int file = makers[kind]();
     while (file < 0 && !is_shortage(errno) && kind + 1 < VMKI_POSIX_MEMORIES)

@@ -425,6 +425,9 @@ bool vmki_posix_lines_open(vmki_posix_lines *in, const char *path);
 bool vmki_posix_lines_next(vmki_posix_lines *in, char *line, size_t size);
 void vmki_posix_lines_close(vmki_posix_lines *in);
 
+/* os_limits.c: the two addresses that a line of /proc/PID/maps begins with; answers with the rest of it. */
+const char *vmki_posix_range_in(const char *line, uint64_t *from, uint64_t *to);
+
 /* os_limits.c: a path with another before it; false if the two are too long. */
 #define VMKI_POSIX_PATH 1024
 bool vmki_posix_join(char *path, const char *prefix, const char *rest);

@@ -299,21 +299,6 @@ static bool scan_huge(const void *base, size_t size, size_t *huge)
     return found >= 0;
 }
 
-/* Hexadecimal digits at *text, which moves past them. */
-static uint64_t parse_hex(const char **text)
-{
-    uint64_t value = 0;
-    for (;; (*text)++) {
-        unsigned char c = (unsigned char)**text;
-        if (c >= '0' && c <= '9')
-            value = value << 4 | (uint64_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            value = value << 4 | (uint64_t)(c - 'a' + 10);
-        else
-            return value;
-    }
-}
-
 /* "AnonHugePages:      2048 kB", in bytes; 0: another line. */
 static uint64_t huge_in_line(const char *line)
 {
@@ -343,10 +328,7 @@ vmk_status vmki_posix_huge_report_from(const char *smaps, const void *base, size
         return VMK_ERR_UNSUPPORTED;
     while (told && vmki_posix_lines_next(&in, line, sizeof line)) {
         if (line[0] < 'A' || line[0] > 'Z') {
-            const char *text = line;
-            from = parse_hex(&text);
-            text += *text == '-';
-            to = parse_hex(&text);
+            (void)vmki_posix_range_in(line, &from, &to);
             covered += from < limit && to > low ? vmki_min64(to, limit) - (from > low ? from : low) : 0;
         } else if (from < limit && to > low) {
             uint64_t found = huge_in_line(line);

@@ -136,14 +136,21 @@ static inline bool vmki_posix_node_of(const void *page, int *node)
 
 /* --- memory that is mapped twice -------------------------------------------------------------------------------- */
 
-/* A file in memory alone, closed by exec. Linux 3.17, called by its number where the C library is older. */
-static inline int vmki_posix_memfd(const char *name, bool never_executable)
+/* May its pages be executed? MFD_NOEXEC_SEAL and MFD_EXEC: Linux 6.3 wants to be told (vm.memfd_noexec), older ones
+ * don't know the flags. */
+typedef enum vmki_posix_memfd_use { VMKI_POSIX_MEMFD_DATA = 8, VMKI_POSIX_MEMFD_CODE = 16 } vmki_posix_memfd_use;
+
+/* A file in memory alone, closed by exec, or -1. Linux 3.17. */
+static inline int vmki_posix_memfd(const char *name, vmki_posix_memfd_use use)
 {
 #if defined(SYS_memfd_create)
-    const unsigned close_on_exec = 1, no_exec_seal = 8; /* MFD_CLOEXEC; MFD_NOEXEC_SEAL, Linux 6.3 */
-    return (int)syscall(SYS_memfd_create, name, close_on_exec | (never_executable ? no_exec_seal : 0u));
+    const unsigned close_on_exec = 1; /* MFD_CLOEXEC */
+    long file = syscall(SYS_memfd_create, name, close_on_exec | (unsigned)use);
+    if (file < 0 && errno == EINVAL)
+        file = syscall(SYS_memfd_create, name, close_on_exec);
+    return (int)file;
 #else
-    (void)name, (void)never_executable;
+    (void)name, (void)use;
     errno = ENOSYS;
     return -1;
 #endif
@@ -208,23 +215,6 @@ static inline bool vmki_posix_move_over(void *from, void *to, size_t size)
 #else
 #define VMKI_POSIX_CODE PROT_NONE
 #endif
-
-/* A descriptor of memory without a name that may be mapped executable, or -1. Linux 6.3 wants to be told of that
- * (vm.memfd_noexec), and older ones don't know the flag. */
-static inline int vmki_posix_code_memory(const char *name)
-{
-#if defined(SYS_memfd_create)
-    const unsigned close_on_exec = 1, may_execute = 0x10; /* MFD_CLOEXEC, MFD_EXEC */
-    long file = syscall(SYS_memfd_create, name, close_on_exec | may_execute);
-    if (file < 0 && errno == EINVAL)
-        file = syscall(SYS_memfd_create, name, close_on_exec);
-    return (int)file;
-#else
-    (void)name;
-    errno = ENOSYS;
-    return -1;
-#endif
-}
 
 /* --- memory pressure -------------------------------------------------------------------------------------------- */
 
@@ -423,6 +413,9 @@ typedef enum vmki_posix_memory {
 } vmki_posix_memory;
 
 void vmki_posix_memory_force(vmki_posix_memory first);
+
+/* os_memory.c: a file in memory alone that has had a name for a moment, or -1. */
+int vmki_posix_shm(void);
 
 /* os_memory.c: how it is found out which pages a view has copied since a snapshot was taken. What the system can do is
  * decided once; the tests force one, and undecided lets it be chosen anew. */

@@ -93,20 +93,3 @@ void vmki_os_code_flush(void *run, size_t size)
 {
     FlushInstructionCache(GetCurrentProcess(), run, size);
 }
-
-/* --- the record of capabilities --------------------------------------------------------------------------------- */
-
-void vmki_os_probe_code(vmk_caps *caps)
-{
-    void *run, *write;
-    if (vmki_os_code_map(caps->page_size, false, &run, &write) == VMK_OK) {
-        if (vmki_os_code_access_set(run, caps->page_size, VMKI_OS_CODE_WRITE) == VMK_OK &&
-            vmki_os_code_access_set(run, caps->page_size, VMKI_OS_CODE_EXECUTE) == VMK_OK)
-            caps->features |= VMK_CAP_CODE;
-        vmki_os_code_unmap(caps->page_size, false, run, write);
-    }
-    if (vmki_os_code_map(caps->page_size, true, &run, &write) == VMK_OK) {
-        caps->features |= VMK_CAP_CODE_TWICE;
-        vmki_os_code_unmap(caps->page_size, true, run, write);
-    }
-}

@@ -9,13 +9,11 @@
 #define vmki_os_code_map real_code_map
 #define vmki_os_code_access_set real_code_access_set
 #define vmki_os_code_unmap real_code_unmap
-#define vmki_os_probe_code real_probe_code
 #include <os_code.c> /* src/posix's or src/win32's */
 #undef vmki_os_release
 #undef vmki_os_code_map
 #undef vmki_os_code_access_set
 #undef vmki_os_code_unmap
-#undef vmki_os_probe_code
 
 #include "model/model_private.h"
 
@@ -34,7 +32,6 @@ bool model_code_mappings_exhausted(void)
 vmk_status vmki_os_code_map(size_t size, bool twice, void **run, void **write);
 vmk_status vmki_os_code_access_set(void *base, size_t size, vmki_os_code_access access);
 void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write);
-void vmki_os_probe_code(vmk_caps *caps);
 
 enum { PIECES = 64 };
 
@@ -109,11 +106,6 @@ void vmki_os_code_unmap(size_t size, bool twice, void *run, void *write)
         real_code_unmap(size, twice, run, write);
     }
     model_unlock();
-}
-
-void vmki_os_probe_code(vmk_caps *caps)
-{
-    caps->features |= VMK_CAP_CODE | VMK_CAP_CODE_TWICE;
 }
 
 size_t model_code_mapped(void)

@@ -14,7 +14,6 @@
 /* Of vmki_os_probe's duty the part of each file below: bits of features, advice, watch, and nodes. */
 void vmki_os_probe_service(vmk_caps *caps);
 void vmki_os_probe_memory(vmk_caps *caps);
-void vmki_os_probe_code(vmk_caps *caps);
 void vmki_os_probe_pressure(vmk_caps *caps);
 void vmki_os_probe_watch(vmk_caps *caps);
 

@@ -16,7 +16,7 @@ const vmk_caps *vmk_capabilities(void)
     vmki_os_error before = vmki_os_error_get();
     vmki_os_probe_service(&found); /* by as many threads as come here first; one of them publishes */
     vmki_os_probe_memory(&found);
-    vmki_os_probe_code(&found);
+    vmki_code_probe(&found);
     vmki_os_probe_pressure(&found);
     vmki_os_probe_watch(&found);
     vmki_vm_lock();

@@ -125,3 +125,19 @@ vmk_status vmk_code_end(vmk_code *code, size_t offset, size_t size)
     vmki_os_error_set(before);
     return VMK_OK;
 }
+
+/* --- the record of capabilities --------------------------------------------------------------------------------- */
+
+void vmki_code_probe(vmk_caps *caps)
+{
+    void *run, *write;
+    if (vmki_os_code_map(caps->page_size, false, &run, &write) == VMK_OK) {
+        if (try_flipping(run) == VMK_OK)
+            caps->features |= VMK_CAP_CODE;
+        vmki_os_code_unmap(caps->page_size, false, run, write);
+    }
+    if (vmki_os_code_map(caps->page_size, true, &run, &write) == VMK_OK) {
+        caps->features |= VMK_CAP_CODE_TWICE;
+        vmki_os_code_unmap(caps->page_size, true, run, write);
+    }
+}

@@ -57,6 +57,9 @@ size_t vmki_vm_committed(const vmk_region *region, size_t offset, size_t size);
  */
 const vmk_caps *vmki_vm_basics(void);
 
+/* code.c: its part of the record of capabilities. */
+void vmki_code_probe(vmk_caps *caps);
+
 /* How much a reservation of up to `wanted` bytes should take, with the limits of this moment: see vmk_reserve. Makes
  * system calls; without the lock. */
 size_t vmki_vm_budget(size_t wanted, unsigned flags);
