@@ -79,6 +79,16 @@ size_t support_rounds(size_t usual)
     return rounds < 1 ? 1 : (size_t)rounds;
 }
 
+void support_crime(const char *name, const char *message)
+{
+    char output[4096];
+    const char *arguments[] = {name, NULL};
+    support_end end = support_run_self(arguments, output, sizeof output);
+    ck_assert_msg(end.crashed || (end.code != 0 && end.code != SUPPORT_SURVIVED && end.code != SUPPORT_UNREADY),
+                  "%s: code %d, %s", name, end.code, output);
+    ck_assert_msg(message == NULL || strstr(output, message) != NULL, "%s: %s", name, output);
+}
+
 int support_main(int argc, char **argv, Suite *suite, support_child *child)
 {
     SRunner *runner = srunner_create(suite);

@@ -88,4 +88,10 @@ typedef struct support_end {
 } support_end;
 support_end support_run_self(const char *const *arguments, char *output, size_t size);
 
+/* Commit a crime in a child process, whose support_child is told its name: it must be the end of that process, with
+ * this message among its words (NULL: with any). A child that survives it returns SUPPORT_SURVIVED, one that never got
+ * that far SUPPORT_UNREADY. */
+enum { SUPPORT_SURVIVED = 77, SUPPORT_UNREADY = 9 };
+void support_crime(const char *name, const char *message);
+
 #endif
