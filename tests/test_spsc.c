@@ -44,7 +44,8 @@ START_TEST(it_holds_what_is_in_it)
     uint64_t written = 0, read = 0;
     ck_assert_int_eq(spsc_init(&queue, 3 * vmk_granularity()), VMK_OK); /* no power of two */
     size_t size = queue.ring.size;
-    for (size_t round = support_rounds(2000); round > 0; round--) {
+    for (size_t round = support_rounds(2000); round > 0 || written <= 10 * size;
+         round -= round > 0) { /* it goes around */
         size_t inside = (size_t)(written - read), room, bytes;
         put(&queue, &written,
             support_random_below(&random, 16) == 0 ? size - inside
@@ -55,7 +56,6 @@ START_TEST(it_holds_what_is_in_it)
         take(&queue, &read, support_random_below(&random, 16) == 0 ? bytes : support_random_below(&random, bytes + 1));
     }
     take(&queue, &read, (size_t)(written - read));
-    ck_assert_uint_gt(written, 10 * size); /* it went around */
     spsc_fini(&queue);
 }
 END_TEST
