@@ -379,7 +379,8 @@ START_TEST(thousands_of_threads_leave_no_more_than_a_few)
     ck_assert_uint_eq(late.caches, 0);
     if (early.sum.spans != 0) {
         ck_assert_uint_le(late.sum.spans, 2 * early.sum.spans);
-        ck_assert_uint_le(late.cache_bytes, 2 * early.cache_bytes);
+        /* As many as there were threads at once, which early on may have been but one. */
+        ck_assert_uint_le(late.cache_bytes, THREADS * early.cache_bytes);
     }
     office_close();
 }
