@@ -492,10 +492,12 @@ VMK_API VMK_MUST_CHECK vmk_status vmk_table_space(const vmk_table_config *config
 /* Make a table. Commits nothing. With min_capacity, table->capacity tells what was granted (see vmk_reserve for how the
  * limits are heeded; sparse tables as VMK_RESERVE_SPARSE).
  * VMK_ERR_ARGUMENT: capacity 0 or less than min_capacity; no column, or one of a width that is not allowed; a size that
- *   overflows; shift not less than the bits of an address; a part that is not whole pages, leaves its region or is of
- * huge ones. VMK_ERR_LIMIT: the part is too small for capacity (min_capacity, where given). VMK_ERR_ADDRESS_SPACE,
- * VMK_ERR_MAPPINGS: as for vmk_reserve. On failure *table holds nothing, and init may be tried again. Cost: at most two
- * system calls where the first try succeeds, three with VMK_TABLE_HUGE. */
+ *   overflows; shift not less than the bits of an address; a part that is not whole pages, leaves its region, or is of
+ *   huge ones.
+ * VMK_ERR_LIMIT: the part is too small for capacity (min_capacity, where given).
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_MAPPINGS: as for vmk_reserve.
+ * On failure *table holds nothing, and init may be tried again. Cost: at most two system calls where the first try
+ * succeeds, three with VMK_TABLE_HUGE. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_table_init(vmk_table *table, const vmk_table_config *config);
 
 /* End a table: its memory goes back, and its reservation, if that is its own; a part is left all reserved. No other
