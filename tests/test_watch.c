@@ -185,12 +185,33 @@ START_TEST(a_little_room_takes_more_calls)
 }
 END_TEST
 
+enum { MOST_PIECES = 40 };
+
+/* A batch of every other piece of [from, to), of `length` pages each. */
+static size_t pieces_of(size_t from, size_t to, size_t length, vmk_run *runs)
+{
+    size_t count = 0;
+    for (; from < to && count < MOST_PIECES; from += 2 * length)
+        runs[count++] = (vmk_run){from * page, vmki_min(length, to - from) * page};
+    return count;
+}
+
+/* What a call has done to the pages of a batch: gone, or perhaps written, and then what was written may be gone. */
+static void note_pieces(range *r, const vmk_run *runs, size_t count, bool gone)
+{
+    for (size_t at = 0; at < count; at++)
+        for (size_t i = runs[at].offset / page; i < (runs[at].offset + runs[at].size) / page; i++)
+            r->notes[i] = (note){.committed = r->notes[i].committed && !gone, .may = r->notes[i].committed && !gone};
+}
+
 /* Everything that can be done to a region, at random. */
 static void random_step(range *r, support_random *random)
 {
     size_t from = support_random_below(random, PAGES), count = 1 + support_random_below(random, 40);
     size_t to = vmki_min(from + count, PAGES);
-    switch (support_random_below(random, 12)) {
+    vmk_run runs[MOST_PIECES];
+    size_t pieces = pieces_of(from, to, 1 + count % 5, runs);
+    switch (support_random_below(random, 16)) {
     case 0:
         ck_assert_int_eq(vmk_commit(&r->region, from * page, (to - from) * page), VMK_OK);
         for (size_t i = from; i < to; i++)
@@ -217,6 +238,14 @@ static void random_step(range *r, support_random *random)
         break;
     case 5:
         (void)range_collect(r, 0, PAGES, 300);
+        break;
+    case 6:
+        ck_assert_int_eq(vmk_decommit_batch(&r->region, runs, pieces, NULL), VMK_OK);
+        note_pieces(r, runs, pieces, true);
+        break;
+    case 7:
+        ck_assert_int_eq(vmk_discard_batch(&r->region, runs, pieces, NULL), VMK_OK);
+        note_pieces(r, runs, pieces, false);
         break;
     default:
         for (size_t i = from; i < to; i += 1 + support_random_below(random, 20))

@@ -80,6 +80,29 @@ static void write_decommitted(void)
     *(volatile unsigned char *)(region.base + 2 * page) = 1;
 }
 
+/* The same by a batch. */
+static const vmk_run *two_pages(void)
+{
+    static vmk_run runs[2];
+    runs[0] = (vmk_run){2 * page, page};
+    runs[1] = (vmk_run){5 * page, page};
+    return runs;
+}
+
+static void write_decommitted_batch(void)
+{
+    begin();
+    VMKI_IGNORE(vmk_decommit_batch(&region, two_pages(), 2, NULL));
+    *(volatile unsigned char *)(region.base + 5 * page) = 1;
+}
+
+static void write_protected_batch(void)
+{
+    begin();
+    VMKI_IGNORE(vmk_protect_batch(&region, two_pages(), 2, VMK_ACCESS_READ, NULL));
+    *(volatile unsigned char *)(region.base + 5 * page) = 1;
+}
+
 static void write_protected(void)
 {
     begin();
@@ -118,6 +141,8 @@ static const struct crime {
     {"read-reserved", read_reserved, NULL},
     {"write-decommitted", write_decommitted, NULL},
     {"write-protected", write_protected, NULL},
+    {"write-decommitted-batch", write_decommitted_batch, NULL},
+    {"write-protected-batch", write_protected_batch, NULL},
     {"write-elsewhere", write_elsewhere, NULL},
     {"write-after-stop", write_after_stop, NULL},
 };
