@@ -5,6 +5,7 @@
 #ifndef VMKIT_BENCH_H
 #define VMKIT_BENCH_H
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -61,6 +62,29 @@ static inline void bench_touch(void *base, size_t size)
     size_t page = vmk_page_size();
     for (size_t offset = 0; offset < size; offset += page)
         ((volatile unsigned char *)base)[offset] = 1;
+}
+
+/* Entries in the process's list of mappings. */
+typedef struct bench_mappings {
+    size_t all;
+    size_t inside; /* of the range asked about */
+} bench_mappings;
+
+static inline bench_mappings bench_count_mappings(uintptr_t low, uintptr_t high)
+{
+    bench_mappings count = {0, 0};
+    uintptr_t start, end;
+    char line[1024];
+    FILE *file = fopen("/proc/self/maps", "r");
+    if (file == NULL)
+        bench_fail("can't read /proc/self/maps");
+    while (fgets(line, sizeof line, file) != NULL) {
+        count.all++;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &start, &end) == 2 && start < high && end > low)
+            count.inside++;
+    }
+    fclose(file);
+    return count;
 }
 
 #endif

@@ -3,7 +3,6 @@
  * Growing: what it costs to get memory and touch it, beside plain mappings of the same memory; and how many mappings
  * the kernel keeps for a heap that has grown, was freed in part, gave back what was free, and grew again.
  */
-#include <inttypes.h>
 #include <string.h>
 
 #include "bench.h"
@@ -77,29 +76,7 @@ void bench_heap_growth(const char *variant, size_t size)
 
 /* --- mappings ---------------------------------------------------------------------------------------------------- */
 
-typedef struct mappings {
-    size_t all;
-    size_t inside; /* of the range asked about */
-} mappings;
-
-static mappings count_mappings(uintptr_t low, uintptr_t high)
-{
-    mappings count = {0, 0};
-    uintptr_t start, end;
-    char line[1024];
-    FILE *file = fopen("/proc/self/maps", "r");
-    if (file == NULL)
-        bench_fail("can't read /proc/self/maps");
-    while (fgets(line, sizeof line, file) != NULL) {
-        count.all++;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &start, &end) == 2 && start < high && end > low)
-            count.inside++;
-    }
-    fclose(file);
-    return count;
-}
-
-static mappings count_of_heap(vmk_heap *heap)
+static bench_mappings count_of_heap(vmk_heap *heap)
 {
     uintptr_t low = UINTPTR_MAX, high = 0;
     vmk_heap_stats stats;
@@ -109,12 +86,12 @@ static mappings count_of_heap(vmk_heap *heap)
         low = base < low && base != 0 ? base : low;
         high = end > high && base != 0 ? end : high;
     }
-    return count_mappings(low, high);
+    return bench_count_mappings(low, high);
 }
 
-static void note(mappings *most, vmk_heap *heap)
+static void note(bench_mappings *most, vmk_heap *heap)
 {
-    mappings count = count_of_heap(heap);
+    bench_mappings count = count_of_heap(heap);
     most->all = count.all > most->all ? count.all : most->all;
     most->inside = count.inside > most->inside ? count.inside : most->inside;
 }
@@ -135,14 +112,14 @@ void bench_heap_mappings(const char *variant, size_t size)
     vmk_heap_options options = {.layout = VMK_LAYOUT_64};
     vmk_heap *heap;
     uint64_t random = BENCH_SEED;
-    mappings most = {0, 0};
+    bench_mappings most = {0, 0};
     size_t count = size / (VMK_HEAP_PAGE_SIZE * 17 / 2);
     vmk_span **spans = bench_map(count * sizeof *spans);
     if (strcmp(variant, "decommit") == 0)
         options.flags = VMK_HEAP_DECOMMIT;
     else if (strcmp(variant, "heap") != 0)
         bench_fail("no such variant of mappings");
-    size_t before = count_mappings(0, 0).all;
+    size_t before = bench_count_mappings(0, 0).all;
     bench_must(vmk_heap_create(&heap, &options));
     fill(heap, spans, count, &random);
     note(&most, heap);

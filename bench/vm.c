@@ -16,31 +16,21 @@ static vmk_region committed(size_t size)
     return region;
 }
 
-/* Lines of the list of mappings. */
-static size_t mappings(void)
-{
-    FILE *file = fopen("/proc/self/maps", "r");
-    size_t lines = 0;
-    for (int c; file != NULL && (c = getc(file)) != EOF;)
-        lines += c == '\n';
-    if (file != NULL)
-        (void)fclose(file);
-    return lines;
-}
-
 /* --- guards ----------------------------------------------------------------------------------------------------- */
 
 /* Every other page a guard, until so many are set or the system has had enough. */
 static void guards(const char *variant, size_t number)
 {
-    size_t page = vmk_page_size(), set = 0, before = mappings();
+    size_t page = vmk_page_size(), set = 0, before = bench_count_mappings(0, 0).all;
     bool by_protection = strcmp(variant, "mprotect") == 0;
     vmk_region region = committed(2 * number * page);
     double start = bench_now();
     while (set < number && (by_protection ? mprotect(region.base + 2 * set * page, page, PROT_NONE) == 0
                                           : vmk_guard_set(&region, 2 * set * page, page) == VMK_OK))
         set++;
-    printf("ns %.1f\nmappings %zu\nset %zu\n", (bench_now() - start) * 1e9 / (double)set, mappings() - before, set);
+    double end = bench_now();
+    size_t more = bench_count_mappings(0, 0).all - before;
+    printf("ns %.1f\nmappings %zu\nset %zu\n", (end - start) * 1e9 / (double)set, more, set);
 }
 
 /* --- batches ---------------------------------------------------------------------------------------------------- */
@@ -55,7 +45,7 @@ static void batch(const char *variant, size_t number)
     bench_touch(region.base, region.size);
     for (size_t i = 0; i < number; i++)
         ranges[i] = (vmk_run){2 * i * RANGE, RANGE};
-    size_t before = mappings();
+    size_t before = bench_count_mappings(0, 0).all;
     double start = bench_now();
     if (strcmp(variant, "decommit-batch") == 0) {
         bench_must(vmk_decommit_batch(&region, ranges, number, NULL));
@@ -71,7 +61,7 @@ static void batch(const char *variant, size_t number)
         bench_fail("no such variant");
     }
     double end = bench_now();
-    printf("us %.2f\nmappings %zu\n", (end - start) * 1e6, mappings() - before);
+    printf("us %.2f\nmappings %zu\n", (end - start) * 1e6, bench_count_mappings(0, 0).all - before);
 }
 
 /* --- prefault --------------------------------------------------------------------------------------------------- */

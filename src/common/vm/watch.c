@@ -23,16 +23,9 @@ enum { RUNS_AT_ONCE = 256, PROTECT_UNIT = 1 << 16 };
 
 vmki_watch *vmki_watches;
 static vmki_watch *retired; /* stopped, and perhaps still being read by a handler; under the vm lock */
-static unsigned forks;
 static bool prepared; /* under the vm lock */
 
 /* --- the list --------------------------------------------------------------------------------------------------- */
-
-static void after_fork_child(void)
-{
-    forks++;
-    vmki_protect_child();
-}
 
 static void nothing(void)
 {
@@ -62,7 +55,7 @@ static void prepare(void)
     VMKI_STORE_RELAXED(&vmki_vm_watcher, watcher);
     vmki_vm_unlock();
     if (first)
-        vmki_os_at_fork(nothing, nothing, after_fork_child);
+        vmki_os_at_fork(nothing, nothing, vmki_protect_child);
 }
 
 static bool list_add(vmki_watch *watch)
@@ -123,7 +116,7 @@ static vmk_status record_make(uintptr_t base, size_t size, vmk_watch_kind kind, 
     *watch = (vmki_watch){.base = base,
                           .limit = base + size,
                           .kind = kind,
-                          .forks = forks,
+                          .forks = vmki_vm_forks(),
                           .record_size = request.size,
                           .page_bits = page_bits,
                           .dirty = bitmaps > 0 ? bits : NULL,
@@ -210,7 +203,7 @@ static vmk_status system_open(vmki_watch *watch)
     vmk_status status = vmki_os_watch_open(&watch->os, watch->kind, (void *)watch->base, watch->limit - watch->base,
                                            watch->region != NULL);
     if (status == VMK_OK) {
-        watch->forks = forks;
+        watch->forks = vmki_vm_forks();
         set_opened(watch, true);
     }
     return status;
@@ -219,7 +212,7 @@ static vmk_status system_open(vmki_watch *watch)
 static void system_end(vmki_watch *watch)
 {
     set_opened(watch, false);
-    if (watch->forks == forks)
+    if (watch->forks == vmki_vm_forks())
         vmki_os_watch_close(&watch->os, (void *)watch->base, watch->limit - watch->base);
     else
         vmki_os_watch_forget(&watch->os);
@@ -263,6 +256,7 @@ static vmk_status begin_anew(vmki_watch *watch)
         if (status != VMK_OK)
             return status;
     }
+    size_t forks = vmki_vm_forks();
     vmki_vm_lock();
     if (watch->kind == VMK_WATCH_PROTECT)
         vmki_protect_taint(watch);
@@ -456,7 +450,7 @@ static void collect_bits(vmki_watch *watch, vmki_watch_sink *sink, uintptr_t *at
 static vmk_status collect(vmki_watch *watch, vmki_watch_sink *sink, uintptr_t *at, uintptr_t limit)
 {
     vmk_status status = VMK_OK;
-    if (watch->forks != forks)
+    if (watch->forks != vmki_vm_forks())
         status = begin_anew(watch);
     if (status == VMK_OK && watch->kind == VMK_WATCH_SOFT_DIRTY)
         status = harvest(watch);

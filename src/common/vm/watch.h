@@ -22,7 +22,7 @@ struct vmki_watch {
     uintptr_t limit;
     const vmk_region *region; /* NULL: static data */
     vmk_watch_kind kind;
-    unsigned forks; /* how many there had been when it was opened */
+    size_t forks; /* how many there had been when it was opened */
     size_t record_size;
     unsigned page_bits;
     vmki_os_watch os; /* of the kinds that the system keeps account of */
