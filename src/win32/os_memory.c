@@ -235,12 +235,6 @@ vmk_status vmki_os_view_flush(void *base, size_t size, uintptr_t handle, unsigne
 typedef void *(WINAPI *virtual_alloc2)(HANDLE, void *, size_t, ULONG, ULONG, void *, ULONG);
 typedef void *(WINAPI *map_view_of_file3)(HANDLE, HANDLE, void *, ULONG64, size_t, ULONG, ULONG, void *, ULONG);
 
-static uintptr_t find_in_kernelbase(const char *name)
-{
-    HMODULE library = GetModuleHandleW(L"kernelbase.dll"); /* loaded in every process */
-    return library != NULL ? (uintptr_t)GetProcAddress(library, name) : 0;
-}
-
 static bool placeholders_forbidden;
 
 void vmki_win32_placeholders_forbid(bool forbidden)
@@ -266,8 +260,9 @@ static unsigned char *reserve_halves(virtual_alloc2 alloc2, size_t size)
 /* VMK_ERR_UNSUPPORTED: without placeholders. Wine knows the functions, and calls the flags an invalid parameter. */
 static vmk_status map_in_placeholders(HANDLE section, size_t size, void **base)
 {
-    virtual_alloc2 alloc2 = (virtual_alloc2)find_in_kernelbase("VirtualAlloc2");
-    map_view_of_file3 map3 = (map_view_of_file3)find_in_kernelbase("MapViewOfFile3");
+    static vmki_win32_lookup alloc2_lookup, map3_lookup;
+    virtual_alloc2 alloc2 = (virtual_alloc2)vmki_win32_look_up(&alloc2_lookup, "VirtualAlloc2");
+    map_view_of_file3 map3 = (map_view_of_file3)vmki_win32_look_up(&map3_lookup, "MapViewOfFile3");
     if (alloc2 == NULL || map3 == NULL || VMKI_LOAD_RELAXED(&placeholders_forbidden))
         return VMK_ERR_UNSUPPORTED;
     unsigned char *place = reserve_halves(alloc2, size);

@@ -38,7 +38,7 @@
  * that look at the same time find the same. */
 typedef volatile uintptr_t vmki_win32_lookup;
 
-/* Its address, or 0. os_vm.c */
+/* Its address, or 0. os_process.c */
 uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name);
 
 /* Memory ends: what was kept out of reports of it is forgotten. Costs a load where nothing ever was. os_service.c */

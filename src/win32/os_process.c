@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The process: a lock, the error codes, random bits, and the way out. There is no fork here, so nothing to do about it.
+ * The process: a lock, the error codes, random bits, the way out, and functions that the system may have. There is no
+ * fork here, so nothing to do about it.
  */
 #include "os_private.h"
 
@@ -104,4 +105,26 @@ VMKI_NORETURN void vmki_os_abort(void)
     TerminateProcess(GetCurrentProcess(), 3);
     for (;;) /* doesn't return for the own process, but isn't declared so */
         Sleep(INFINITE);
+}
+
+/* --- functions that are newer than Windows 7 -------------------------------------------------------------------- */
+
+#define NOT_THERE ((uintptr_t)1)
+
+/* KERNELBASE first: KERNEL32 doesn't export VirtualAlloc2, though the documentation names it as the DLL. Both are
+ * loaded in every process, so no library is loaded here. */
+uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name)
+{
+    uintptr_t address = VMKI_LOAD_RELAXED(known);
+    if (address == 0) {
+        HMODULE base = GetModuleHandleW(L"kernelbase.dll");
+        HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
+        address = base != NULL ? (uintptr_t)GetProcAddress(base, name) : 0;
+        if (address == 0 && kernel != NULL)
+            address = (uintptr_t)GetProcAddress(kernel, name);
+        if (address == 0)
+            address = NOT_THERE;
+        VMKI_STORE_RELAXED(known, address);
+    }
+    return address == NOT_THERE ? 0 : address;
 }

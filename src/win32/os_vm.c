@@ -37,26 +37,6 @@ enum { PARAMETER_ADDRESS_REQUIREMENTS = 1 }; /* MemExtendedParameterAddressRequi
 typedef void *(WINAPI *virtual_alloc2)(HANDLE, void *, size_t, ULONG, ULONG, extended_parameter *, ULONG);
 typedef DWORD(WINAPI *discard_virtual_memory)(void *, size_t);
 
-#define NOT_THERE ((uintptr_t)1)
-
-/* KERNELBASE first: KERNEL32 doesn't export VirtualAlloc2, though the documentation names it as the DLL. Both are
- * loaded in every process, so no library is loaded here. */
-uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name)
-{
-    uintptr_t address = VMKI_LOAD_RELAXED(known);
-    if (address == 0) {
-        HMODULE base = GetModuleHandleW(L"kernelbase.dll");
-        HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
-        address = base != NULL ? (uintptr_t)GetProcAddress(base, name) : 0;
-        if (address == 0 && kernel != NULL)
-            address = (uintptr_t)GetProcAddress(kernel, name);
-        if (address == 0)
-            address = NOT_THERE;
-        VMKI_STORE_RELAXED(known, address);
-    }
-    return address == NOT_THERE ? 0 : address;
-}
-
 static vmki_win32_lookup alloc2_lookup;
 static vmki_win32_lookup discard_lookup;
 
