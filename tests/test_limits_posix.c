@@ -7,45 +7,13 @@
 #include "posix/os_private.h"
 
 #include <stdio.h>
-#include <sys/stat.h>
 
+#include "made_up_tree.h"
 #include "support.h"
 
 #define MIB (UINT64_C(1) << 20)
 
-/* --- made-up trees ---------------------------------------------------------------------------------------------- */
-
-static char top[64]; /* where the tree of the running test is */
-
-static void make_top(void)
-{
-    const char *base = getenv("TMPDIR");
-    snprintf(top, sizeof top, "%s/vmkit-limits-XXXXXX", base != NULL && strlen(base) < 32 ? base : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-}
-
-static void remove_top(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    ck_assert_int_eq(system(command), 0);
-}
-
-/* A file in the tree, with all directories above it. */
-static void put(const char *path, const char *content)
-{
-    char whole[2048];
-    snprintf(whole, sizeof whole, "%s%s", top, path);
-    for (char *slash = strchr(whole + strlen(top) + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        ck_assert(mkdir(whole, 0700) == 0 || errno == EEXIST);
-        *slash = '/';
-    }
-    FILE *file = fopen(whole, "w");
-    ck_assert_msg(file != NULL, "%s", whole);
-    fputs(content, file);
-    ck_assert_int_eq(fclose(file), 0);
-}
+/* --- looking ---------------------------------------------------------------------------------------------------- */
 
 static vmk_limits look(void)
 {

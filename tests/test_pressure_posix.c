@@ -9,49 +9,13 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "made_up_tree.h"
 #include "support.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define SHORT_OF(bound) (1u << (bound))
 
 /* --- made-up trees ---------------------------------------------------------------------------------------------- */
-
-static char top[64]; /* where the tree of the running test is */
-
-static void make_top(void)
-{
-    const char *base = getenv("TMPDIR");
-    snprintf(top, sizeof top, "%s/vmkit-pressure-XXXXXX", base != NULL && strlen(base) < 32 ? base : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-}
-
-static void remove_top(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    ck_assert_int_eq(system(command), 0);
-}
-
-static void path_of(const char *path, char *whole, size_t size)
-{
-    snprintf(whole, size, "%s%s", top, path);
-}
-
-/* A file in the tree, with all directories above it. */
-static void put(const char *path, const char *content)
-{
-    char whole[512];
-    path_of(path, whole, sizeof whole);
-    for (char *slash = strchr(whole + strlen(top) + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        ck_assert(mkdir(whole, 0700) == 0 || errno == EEXIST);
-        *slash = '/';
-    }
-    FILE *file = fopen(whole, "w");
-    ck_assert_msg(file != NULL, "%s", whole);
-    fputs(content, file);
-    ck_assert_int_eq(fclose(file), 0);
-}
 
 static const char *get(const char *path)
 {
