@@ -23,7 +23,7 @@ enum { RUNS_AT_ONCE = 256, PROTECT_UNIT = 1 << 16 };
 
 vmki_watch *vmki_watches;
 static vmki_watch *retired; /* stopped, and perhaps still being read by a handler; under the vm lock */
-static bool prepared; /* under the vm lock */
+static bool prepared;       /* under the vm lock */
 
 /* --- the list --------------------------------------------------------------------------------------------------- */
 
