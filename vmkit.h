@@ -1575,8 +1575,8 @@ typedef struct vmk_gc_pace {
     X(EXHAUSTED, "no memory")                                                                                          \
     X(STRESS, "every allocation")
 
-#define VMK_GC_CAUSE_ENUM(name, text) VMK_GC_##name,
-typedef enum vmk_gc_cause { VMK_GC_CAUSE_TABLE(VMK_GC_CAUSE_ENUM) VMK_GC_CAUSES } vmk_gc_cause;
+#define VMK_GC_CAUSE_ENUM(name, text) VMK_GC_CAUSE_##name,
+typedef enum vmk_gc_cause { VMK_GC_CAUSE_TABLE(VMK_GC_CAUSE_ENUM) VMK_GC_CAUSE_COUNT } vmk_gc_cause;
 #undef VMK_GC_CAUSE_ENUM
 
 /* A cycle, when it is over. Times are in nanoseconds. */
@@ -1807,7 +1807,7 @@ VMK_API void vmk_gc_ephemeron_set(vmk_gc *gc, vmk_gc_ephemeron *ephemeron, void 
 
 typedef struct vmk_gc_stats {
     uint64_t cycles;
-    uint64_t by_cause[VMK_GC_CAUSES];
+    uint64_t by_cause[VMK_GC_CAUSE_COUNT];
     uint64_t pause_total; /* nanoseconds, as all times */
     uint64_t pause_max;
     uint64_t stop_max;
@@ -1862,7 +1862,7 @@ VMK_API void vmk_gc_walk(vmk_gc *gc, vmk_gc_object_visitor *visit, void *context
     X(EPHEMERON, "ephemeron")
 
 #define VMK_GC_ROOT_ENUM(name, text) VMK_GC_ROOT_##name,
-typedef enum vmk_gc_root { VMK_GC_ROOT_TABLE(VMK_GC_ROOT_ENUM) VMK_GC_ROOTS } vmk_gc_root;
+typedef enum vmk_gc_root { VMK_GC_ROOT_TABLE(VMK_GC_ROOT_ENUM) VMK_GC_ROOT_COUNT } vmk_gc_root;
 #undef VMK_GC_ROOT_ENUM
 
 VMK_API const char *vmk_gc_root_name(vmk_gc_root root);
