@@ -28,6 +28,13 @@
 #define VMKI_IN_HANDLER
 #endif
 
+/* For what reads memory that is somebody else's: stacks of other threads, whatever tools have put there. */
+#if defined(__GNUC__)
+#define VMKI_READS_ANYTHING __attribute__((no_sanitize("address", "thread", "undefined"), noinline))
+#else
+#define VMKI_READS_ANYTHING __declspec(noinline)
+#endif
+
 #if defined(__GNUC__)
 
 #define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)
@@ -44,6 +51,12 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 {
     return __atomic_compare_exchange_n(pointer, expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
+
+/* Order among what one thread does, as its own signal handler sees it. */
+#define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
+/* Have a line of memory on its way that will be read; any address may be given. */
+#define VMKI_PREFETCH(address) __builtin_prefetch((const void *)(address))
 
 /* Sequentially consistent; each answers with what was there before. */
 #define VMKI_FETCH_OR(pointer, bits) __atomic_fetch_or((pointer), (bits), __ATOMIC_SEQ_CST)
@@ -123,6 +136,13 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     *expected = (uint8_t)old;
     return done;
 }
+
+#define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
+#if defined(_M_IX86) || defined(_M_X64)
+#define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
+#else
+#define VMKI_PREFETCH(address) __prefetch((const void *)(address))
+#endif
 
 #if defined(_WIN64)
 #define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr64((volatile __int64 *)(pointer), (__int64)(bits)))

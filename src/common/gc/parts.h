@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parts of a collected heap, by module: each is written by that module alone. To be included by gc.h.
+ */
+#ifndef VMKI_GC_PARTS_H
+#define VMKI_GC_PARTS_H
+
+#include "common/gc/map.h"
+#include "common/gc/world.h"
+
+/* pace.c */
+typedef struct vmki_pace {
+    size_t goal; /* bytes allocated at which a cycle is due; atomic. SIZE_MAX while disabled or stressed otherwise */
+    vmk_gc_pace set;
+    size_t disabled;
+    bool soft;      /* the goal is the soft limit's */
+    uint64_t ended; /* when the last cycle did */
+    uint64_t busy;  /* of the time since the one before, collecting, and all of it */
+    uint64_t whole;
+    size_t heap_before; /* bytes of spans in use after the cycle before */
+} vmki_pace;
+
+/* roots.c */
+typedef struct vmki_roots {
+    vmki_os_lock lock;
+    vmki_map ranges; /* by base: an index + 1 into the table */
+    vmk_table table;
+    vmki_map pins; /* by object: how often */
+    size_t count;
+    bool ready;
+} vmki_roots;
+
+/* mark.c, marker.c */
+enum { VMKI_MARKERS_MAX = 64 };
+typedef struct vmki_marking {
+    vmki_marker *markers; /* in memory of their own */
+    vmk_region region;
+    unsigned count;
+    vmk_table dense; /* by page: see mark.c */
+    vmk_table scanned;
+    bool ready;
+    void (*reached)(struct vmk_gc *gc, uintptr_t base);
+    void *own; /* more of marker.c's */
+} vmki_marking;
+
+/* finalize.c */
+typedef struct vmki_finalizers {
+    vmki_os_lock lock;
+    vmki_map set;      /* by object: an index + 1 into the table */
+    vmk_table table;   /* of records */
+    size_t free_first; /* of unused records, index + 1 */
+    size_t made;
+    size_t queue_first; /* of those that wait, index + 1 */
+    size_t queue_last;
+    size_t waiting;
+    bool ready;
+    bool runs; /* the thread */
+    bool stop;
+    vmki_os_thread thread;
+    vmki_os_event event;
+} vmki_finalizers;
+
+/* weak.c */
+typedef struct vmki_links {
+    vmki_os_lock lock;
+    vmki_map map; /* by the link's address: the object, the kind in its lowest bit */
+} vmki_links;
+
+/* ephemeron.c */
+typedef struct vmki_ephemerons {
+    vmki_os_lock lock;
+    vmki_map map; /* by the ephemeron: an index + 1 into the table, or as ephemeron.c wants it */
+    vmk_table table;
+    size_t made;
+    size_t free_first;
+    size_t count;
+    bool ready;
+} vmki_ephemerons;
+
+/* leak.c */
+typedef struct vmki_leaks {
+    vmki_os_lock lock;
+    vmki_map sites; /* by object */
+    vmk_table found;
+    size_t found_count;
+    bool ready;
+} vmki_leaks;
+
+#endif
