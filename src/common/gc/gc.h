@@ -157,13 +157,18 @@ struct vmk_gc {
     vmk_table slab_table;
     vmk_table bin_table;
     vmk_table type_table;
+    vmk_table cache_table;
+    size_t cache_count; /* made */
+    vmk_gc_type *own;   /* of the collector's own objects: leaves */
     size_t bin_count;
     size_t type_count;
     vmki_gc_cache *caches;
     vmki_gc_cache *spare;
     uint32_t sweep_next;  /* the slab that a sweep of all goes on with */
     uint32_t sweep_limit; /* where it ends: ids from there on are younger */
+    uint32_t slab_limit;  /* ids that ever were slabs are below */
     uint64_t sweep_time;
+    unsigned sweep_count;      /* of slabs, one by one: some are timed */
     size_t freed_by_hand;      /* bytes; atomic, as the next */
     size_t allocated;          /* bytes since the last cycle */
     uint64_t allocated_before; /* up to then */
@@ -279,7 +284,10 @@ vmki_gc_cache *vmki_gc_cache_of(vmki_gc *gc, vmki_mutator *mutator, unsigned bin
 /* All caches give back the words that they have: under the world's lock, all threads stopped (or gone). */
 void vmki_gc_flush(vmki_gc *gc);
 
-/* The bin for objects of a type and class, made if there is none; 0 where it can't be. Without the lock. */
+/* What page classes stand for: at the first heap. */
+void vmki_gc_codes_init(void);
+
+/* The bin for objects of a type and class (0: large), made if there is none; 0 where it can't be. Not inside. */
 unsigned vmki_gc_bin_of_type(vmki_gc *gc, vmk_gc_type *type, unsigned size_class);
 
 /* --- alloc.c ------------------------------------------------------------------------------------------------------ */
@@ -303,6 +311,9 @@ void vmki_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsigned
 /* A slot was freed by hand, its bit is clear. */
 void vmki_slab_freed(vmki_gc *gc, uint32_t slab);
 
+/* The slab of an object is swept after this. Under no lock. */
+void vmki_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base);
+
 /* Sweep slabs that have not been since the last cycle, in the order of ids, until `pages` heap pages have become free
  * (SIZE_MAX: all). Under no lock. Answers the pages. */
 size_t vmki_slabs_sweep(vmki_gc *gc, size_t pages);
@@ -324,8 +335,13 @@ void *vmki_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *statu
 
 /* --- pace.c ------------------------------------------------------------------------------------------------------- */
 
+void vmki_pace_init(vmki_gc *gc, const vmk_gc_pace *pace);
+
 /* Is a cycle due? *cause: why. Cheap. */
 bool vmki_pace_due(const vmki_gc *gc, vmk_gc_cause *cause);
+
+/* Memory can't be had: is it worth while to collect for it, or did that bring nothing the last times? */
+bool vmki_pace_worth(vmki_gc *gc);
 
 /* A cycle has ended: when shall the next be? Under the world's lock. */
 void vmki_pace_after(vmki_gc *gc, vmk_gc_event *event);

@@ -10,14 +10,14 @@
 
 /* pace.c */
 typedef struct vmki_pace {
-    size_t goal; /* bytes allocated at which a cycle is due; atomic. SIZE_MAX while disabled or stressed otherwise */
+    size_t goal; /* bytes allocated at which a cycle is due; atomic */
     vmk_gc_pace set;
-    size_t disabled;
-    bool soft;      /* the goal is the soft limit's */
-    uint64_t ended; /* when the last cycle did */
-    uint64_t busy;  /* of the time since the one before, collecting, and all of it */
+    size_t disabled; /* how often; atomic */
+    bool soft;       /* the goal is the soft limit's */
+    uint64_t ended;  /* when the last cycle did */
+    uint64_t busy;   /* of the time since the one before, collecting, and all of it */
     uint64_t whole;
-    size_t heap_before; /* bytes of spans in use after the cycle before */
+    unsigned barren; /* cycles one after the other that were to find memory, and found hardly any */
 } vmki_pace;
 
 /* roots.c */

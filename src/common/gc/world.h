@@ -19,6 +19,10 @@
 
 enum { VMKI_GCS_MAX = 64 }; /* collected heaps at once */
 
+/* mutator->wanted. LATER is a cooperative stop: a thread that has just taken a slot may go on to its next safe point,
+ * for what it has taken may be rooted nowhere yet. */
+enum vmki_wanted { VMKI_WANTED_NOT, VMKI_WANTED_NOW, VMKI_WANTED_LATER };
+
 enum vmki_mutator_state { VMKI_RUNNING, VMKI_STOPPED, VMKI_BLOCKED, VMKI_HELD };
 
 struct vmk_gc_stack {
@@ -35,7 +39,7 @@ struct vmki_gc_cache;
 typedef struct vmki_mutator {
     vmki_os_mutator os; /* must be first */
     uintptr_t inside;   /* written by the thread alone, plainly: read when it stands still, or by its own handler */
-    uintptr_t wanted;   /* atomic */
+    uintptr_t wanted;   /* atomic; enum vmki_wanted */
     uintptr_t state;    /* atomic; enum vmki_mutator_state */
     uintptr_t id;       /* of the thread, as the system has it */
     void *sp;           /* when it is not RUNNING: what is in use of the stack that it is on begins here */
@@ -58,7 +62,7 @@ static inline vmki_mutator *vmki_mutator_self(void)
 /* --- world.c ------------------------------------------------------------------------------------------------------ */
 
 /* Park until nobody wants the thread to stand still. Its registers are saved first. */
-void vmki_mutator_park(vmki_mutator *mutator);
+VMKI_COLD void vmki_mutator_park(vmki_mutator *mutator);
 
 /* Between these two the thread isn't stopped: it may hold what nobody else knows of. Not for long, no waiting. */
 static inline void vmki_mutator_enter(vmki_mutator *mutator)
@@ -72,7 +76,14 @@ static inline void vmki_mutator_leave(vmki_mutator *mutator)
     VMKI_SIGNAL_FENCE();
     VMKI_STORE_RELAXED(&mutator->inside, 0);
     VMKI_SIGNAL_FENCE();
-    if (VMKI_UNLIKELY(VMKI_LOAD_RELAXED(&mutator->wanted) != 0))
+    if (VMKI_UNLIKELY(VMKI_LOAD_RELAXED(&mutator->wanted) == VMKI_WANTED_NOW))
+        vmki_mutator_park(mutator);
+}
+
+/* A safe point. Not inside. */
+static inline void vmki_mutator_poll(vmki_mutator *mutator)
+{
+    if (VMKI_UNLIKELY(VMKI_LOAD_RELAXED(&mutator->wanted) != VMKI_WANTED_NOT))
         vmki_mutator_park(mutator);
 }
 
