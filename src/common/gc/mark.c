@@ -64,7 +64,7 @@ VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, uintptr_t word, const unsign
         return;
     }
     uintptr_t slab = word & ~(((uintptr_t)1 << c->shift) - 1);
-    uint32_t slot = (uint32_t)((((uint64_t)(word - slab) >> VMKI_GRANULE_SHIFT) * c->magic) >> 32);
+    uint32_t slot = (uint32_t)((((uint64_t)(word - slab) >> VMKI_GRANULE_SHIFT) * c->magic) >> VMKI_GC_MAGIC_SHIFT);
     if (slot >= c->capacity)
         return;
     uintptr_t base = slab + (uintptr_t)slot * c->size;
