@@ -32,14 +32,11 @@ typedef struct vmki_roots {
 /* mark.c, marker.c */
 enum { VMKI_MARKERS_MAX = 64 };
 typedef struct vmki_marking {
-    vmki_marker *markers; /* in memory of their own */
-    vmk_region region;
-    unsigned count;
-    vmk_table dense; /* by page: see mark.c */
-    vmk_table scanned;
-    bool ready;
+    struct vmki_crew *crew; /* see marker.h; NULL: not yet */
+    vmk_region region;      /* that it is in */
+    vmk_table pages;        /* by page of the window: see mark.c */
+    bool ready;             /* there is that table */
     void (*reached)(struct vmk_gc *gc, uintptr_t base);
-    void *own; /* more of marker.c's */
 } vmki_marking;
 
 /* finalize.c */
