@@ -52,6 +52,9 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     return __atomic_compare_exchange_n(pointer, expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
+/* The address behind the call of the function in which it stands. */
+#define VMKI_RETURN_ADDRESS() __builtin_return_address(0)
+
 /* Order among what one thread does, as its own signal handler sees it. */
 #define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
@@ -62,6 +65,7 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_FETCH_OR(pointer, bits) __atomic_fetch_or((pointer), (bits), __ATOMIC_SEQ_CST)
 #define VMKI_FETCH_AND(pointer, bits) __atomic_fetch_and((pointer), (bits), __ATOMIC_SEQ_CST)
 #define VMKI_FETCH_ADD(pointer, value) __atomic_fetch_add((pointer), (value), __ATOMIC_SEQ_CST)
+#define VMKI_FETCH_ADD_32(pointer, value) __atomic_fetch_add((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_EXCHANGE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD_32(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
@@ -137,6 +141,7 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     return done;
 }
 
+#define VMKI_RETURN_ADDRESS() _ReturnAddress()
 #define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
 #if defined(_M_IX86) || defined(_M_X64)
 #define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
@@ -154,6 +159,9 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_FETCH_AND(pointer, bits) ((size_t)_InterlockedAnd((volatile long *)(pointer), (long)(bits)))
 #define VMKI_FETCH_ADD(pointer, value) ((size_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 #endif
+
+#define VMKI_FETCH_ADD_32(pointer, value)                                                                              \
+    ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 
 /* Of 4 or 8 bytes. */
 #define VMKI_EXCHANGE(pointer, value)                                                                                  \

@@ -55,12 +55,13 @@ enum vmki_gc_kind { VMKI_LEAF, VMKI_CONSERVATIVE, VMKI_TYPED, VMKI_KINDS };
 enum {
     VMKI_GC_BINS_FIXED = 2 * VMK_CLASSES, /* leaves by class, then conservative ones; those of types follow */
     VMKI_GC_BINS_MAX = 8192,
-    VMKI_GC_TYPES_MAX = 4000
+    VMKI_GC_TYPES_MAX = 4000,
+    VMKI_GC_MAGIC_SHIFT = 31
 };
 
 /* What a page's class byte stands for; 0: no page of objects. Static, filled in once. */
 typedef struct vmki_gc_code {
-    uint32_t magic;    /* a granule's number in its slab x magic >> 32 is its slot's number */
+    uint32_t magic;    /* a granule's number in its slab x magic >> VMKI_GC_MAGIC_SHIFT is its slot's number */
     uint32_t granules; /* of a slot. 0: large */
     uint32_t size;
     uint32_t capacity; /* slots of a slab */
@@ -214,7 +215,7 @@ static inline uint8_t vmki_gc_page_code(const vmki_gc *gc, uintptr_t word)
 static inline uintptr_t vmki_gc_slot(const vmki_gc_code *code, uintptr_t word)
 {
     uintptr_t slab = word & ~(((uintptr_t)1 << code->shift) - 1);
-    uint32_t slot = (uint32_t)((((uint64_t)(word - slab) >> VMKI_GRANULE_SHIFT) * code->magic) >> 32);
+    uint32_t slot = (uint32_t)((((uint64_t)(word - slab) >> VMKI_GRANULE_SHIFT) * code->magic) >> VMKI_GC_MAGIC_SHIFT);
     return slot < code->capacity ? slab + (uintptr_t)slot * code->size : 0;
 }
 
@@ -273,6 +274,34 @@ vmki_gc *vmki_gc_require(vmk_gc *gc, const char *crime);
     (VMKI_LIKELY((gc) != NULL && (gc)->seal == VMKI_GC_SEAL)                                                           \
          ? (gc)                                                                                                        \
          : vmki_gc_require((gc), function ": not a collected heap"))
+
+/* A thread that has a lock of a collected heap's is inside, if it is known: so that nobody who stands still has one. */
+static inline void vmki_gc_acquire(vmki_os_lock *lock)
+{
+    vmki_mutator *mutator = vmki_mutator_self();
+    if (mutator != NULL)
+        vmki_mutator_enter(mutator);
+    vmki_os_lock_acquire(lock);
+}
+
+static inline void vmki_gc_release(vmki_os_lock *lock)
+{
+    vmki_mutator *mutator = vmki_mutator_self();
+    vmki_os_lock_release(lock);
+    if (mutator != NULL)
+        vmki_mutator_leave(mutator);
+}
+
+/* The heap's own lock, that way. */
+static inline void vmki_gc_lock(vmki_gc *gc)
+{
+    vmki_gc_acquire(&gc->lock);
+}
+
+static inline void vmki_gc_unlock(vmki_gc *gc)
+{
+    vmki_gc_release(&gc->lock);
+}
 
 /* The first of all collected heaps; under the world's lock. */
 vmki_gc *vmki_gc_list(void);
@@ -406,6 +435,9 @@ typedef struct vmki_root {
 /* While the world is stopped: all roots. */
 void vmki_roots_visit(vmki_gc *gc, void (*visit)(void *context, const vmki_root *root), void *context);
 void vmki_roots_fini(vmki_gc *gc);
+
+/* A pinned object goes by hand. Cheap where nothing is pinned. */
+void vmki_pin_drop(vmki_gc *gc, uintptr_t object);
 
 /* --- finalize.c, weak.c, ephemeron.c: in the cycle, the world stopped --------------------------------------------- */
 

@@ -30,6 +30,9 @@ uintptr_t *vmki_map_find(const vmki_map *map, uintptr_t key);
  * VMK_ERR_MAPPINGS: no memory; nothing has changed. At most three quarters full, doubles. */
 vmk_status vmki_map_add(vmki_map *map, uintptr_t key, uintptr_t **value);
 
+/* Have room for so many entries: as long as there are no more, adding does not fail. Errors as for add. */
+vmk_status vmki_map_reserve(vmki_map *map, size_t count);
+
 /* True if there was such an entry. */
 bool vmki_map_remove(vmki_map *map, uintptr_t key);
 

@@ -13,11 +13,10 @@ typedef struct vmki_pace {
     size_t goal; /* bytes allocated at which a cycle is due; atomic */
     vmk_gc_pace set;
     size_t disabled; /* how often; atomic */
+    size_t floor;    /* of the goal under a soft limit: what collecting costs says */
     bool soft;       /* the goal is the soft limit's */
-    uint64_t ended;  /* when the last cycle did */
-    uint64_t busy;   /* of the time since the one before, collecting, and all of it */
-    uint64_t whole;
     unsigned barren; /* cycles one after the other that were to find memory, and found hardly any */
+    uint64_t ended;  /* when the last cycle did */
 } vmki_pace;
 
 /* roots.c */
