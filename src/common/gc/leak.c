@@ -23,38 +23,22 @@ struct vmki_leak_batch {
 
 /* --- sites -------------------------------------------------------------------------------------------------------- */
 
-static vmki_mutator *leaks_lock(vmki_gc *gc)
-{
-    vmki_mutator *self = vmki_mutator_self();
-    if (self != NULL)
-        vmki_mutator_enter(self);
-    vmki_os_lock_acquire(&gc->leaks.lock);
-    return self;
-}
-
-static void leaks_unlock(vmki_gc *gc, vmki_mutator *self)
-{
-    vmki_os_lock_release(&gc->leaks.lock);
-    if (self != NULL)
-        vmki_mutator_leave(self);
-}
-
 void vmki_site_note(vmki_gc *gc, uintptr_t object, const void *site)
 {
     uintptr_t *value;
-    vmki_mutator *self = leaks_lock(gc);
+    vmki_gc_acquire(&gc->leaks.lock);
     if (vmki_map_add(&gc->leaks.sites, object, &value) == VMK_OK)
         *value = (uintptr_t)site;
-    leaks_unlock(gc, self);
+    vmki_gc_release(&gc->leaks.lock);
 }
 
 void vmki_site_drop(vmki_gc *gc, uintptr_t object)
 {
     if ((gc->flags & VMK_GC_SITES) == 0)
         return;
-    vmki_mutator *self = leaks_lock(gc);
+    vmki_gc_acquire(&gc->leaks.lock);
     (void)vmki_map_remove(&gc->leaks.sites, object);
-    leaks_unlock(gc, self);
+    vmki_gc_release(&gc->leaks.lock);
 }
 
 /* All who note sites stand still. */
@@ -174,12 +158,12 @@ void vmki_leaks_tell(vmki_gc *gc)
 {
     if ((gc->flags & VMK_GC_LEAKS) == 0 || gc->options.on_leak == NULL)
         return;
-    vmki_mutator *self = leaks_lock(gc);
+    vmki_gc_acquire(&gc->leaks.lock);
     struct vmki_leak_batch *batch = gc->leaks.batches;
     size_t untold = gc->leaks.untold;
     gc->leaks.batches = NULL;
     gc->leaks.untold = 0;
-    leaks_unlock(gc, self);
+    vmki_gc_release(&gc->leaks.lock);
     while (batch != NULL) {
         for (size_t i = 0; i < batch->count; i++) {
             const leak *l = &batch->found[i];

@@ -50,61 +50,42 @@ static size_t map_bytes(const vmki_map *map)
     return map->capacity != 0 ? map->region.committed : 0;
 }
 
-/* A module's lock, as a thread takes it that may be stopped. */
-static void module_lock(vmki_mutator *mutator, vmki_os_lock *lock)
-{
-    if (mutator != NULL)
-        vmki_mutator_enter(mutator);
-    vmki_os_lock_acquire(lock);
-}
-
-static void module_unlock(vmki_mutator *mutator, vmki_os_lock *lock)
-{
-    vmki_os_lock_release(lock);
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
-}
-
 /* What threads change while they run. */
 static void module_figures(vmki_gc *gc, vmk_gc_stats *stats)
 {
-    vmki_mutator *self = vmki_mutator_self();
-    module_lock(self, &gc->roots.lock);
+    vmki_gc_acquire(&gc->roots.lock);
     stats->metadata += table_bytes(&gc->roots.table) + map_bytes(&gc->roots.ranges) + map_bytes(&gc->roots.pins);
-    module_unlock(self, &gc->roots.lock);
-    module_lock(self, &gc->finalizers.lock);
+    vmki_gc_release(&gc->roots.lock);
+    vmki_gc_acquire(&gc->finalizers.lock);
     stats->finalizers = gc->finalizers.set.count;
     stats->finalizable = gc->finalizers.waiting;
     stats->metadata += table_bytes(&gc->finalizers.table) + map_bytes(&gc->finalizers.set);
-    module_unlock(self, &gc->finalizers.lock);
-    module_lock(self, &gc->links.lock);
+    vmki_gc_release(&gc->finalizers.lock);
+    vmki_gc_acquire(&gc->links.lock);
     stats->links = gc->links.map.count;
     stats->metadata += map_bytes(&gc->links.map);
-    module_unlock(self, &gc->links.lock);
-    module_lock(self, &gc->ephemerons.lock);
+    vmki_gc_release(&gc->links.lock);
+    vmki_gc_acquire(&gc->ephemerons.lock);
     stats->ephemerons = gc->ephemerons.count;
     stats->metadata += table_bytes(&gc->ephemerons.table) + map_bytes(&gc->ephemerons.map);
-    module_unlock(self, &gc->ephemerons.lock);
-    module_lock(self, &gc->leaks.lock);
+    vmki_gc_release(&gc->ephemerons.lock);
+    vmki_gc_acquire(&gc->leaks.lock);
     stats->metadata += map_bytes(&gc->leaks.sites);
-    module_unlock(self, &gc->leaks.lock);
+    vmki_gc_release(&gc->leaks.lock);
 }
 
 static void heap_figures(vmki_gc *gc, vmk_gc_stats *stats)
 {
-    vmki_mutator *self = vmki_mutator_self();
-    module_lock(self, &gc->lock);
+    vmki_gc_acquire(&gc->lock);
     stats->metadata += table_bytes(&gc->taken_table) + table_bytes(&gc->slab_table) + table_bytes(&gc->bin_table) +
-                       table_bytes(&gc->type_table);
-    for (const vmki_gc_cache *cache = gc->caches; cache != NULL; cache = cache->next)
-        stats->metadata += table_bytes(&cache->table);
-    for (const vmki_gc_cache *cache = gc->spare; cache != NULL; cache = cache->next)
-        stats->metadata += table_bytes(&cache->table);
-    module_unlock(self, &gc->lock);
+                       table_bytes(&gc->type_table) + table_bytes(&gc->cache_table);
+    for (size_t i = 0; i < gc->cache_count; i++)
+        stats->metadata += table_bytes(&((const vmki_gc_cache *)vmk_table_at(&gc->cache_table, 0, i))->table);
+    vmki_gc_release(&gc->lock);
     vmki_heap *heap = vmki_heap_of(gc->heap);
-    module_lock(self, &heap->lock);
+    vmki_gc_acquire(&heap->lock);
     stats->heap_size = heap->in_use << VMK_HEAP_PAGE_SHIFT;
-    module_unlock(self, &heap->lock);
+    vmki_gc_release(&heap->lock);
 }
 
 void vmk_gc_stats_now(vmk_gc *given, vmk_gc_stats *stats)
