@@ -415,6 +415,9 @@ void vmki_mark_watch(vmki_gc *gc, void (*reached)(vmki_gc *gc, uintptr_t base));
 /* Done: counts of what was marked, by all. */
 void vmki_mark_end(vmki_gc *gc, vmk_gc_event *event);
 
+/* Bytes committed for marking. */
+size_t vmki_mark_bytes(const vmki_gc *gc);
+
 /* Threads that mark sleep between cycles; they are ended here, with all that marking has. After a fork the child has
  * none. */
 void vmki_markers_end(vmki_gc *gc);

@@ -99,7 +99,7 @@ void vmk_gc_stats_now(vmk_gc *given, vmk_gc_stats *stats)
     stats->freed_total = gc->freed_before + VMKI_LOAD_RELAXED(&gc->freed_by_hand);
     size_t goal = VMKI_LOAD_RELAXED(&gc->pace.goal);
     stats->next = goal == SIZE_MAX ? SIZE_MAX : goal > stats->allocated ? goal - stats->allocated : 0;
-    stats->metadata = table_bytes(&gc->marking.dense) + table_bytes(&gc->marking.scanned);
+    stats->metadata = vmki_mark_bytes(gc);
     stats->metadata += gc->marking.region.seal != 0 ? gc->marking.region.committed : 0;
     vmki_world_unlock();
     module_figures(gc, stats);
