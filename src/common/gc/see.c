@@ -100,7 +100,6 @@ void vmk_gc_stats_now(vmk_gc *given, vmk_gc_stats *stats)
     size_t goal = VMKI_LOAD_RELAXED(&gc->pace.goal);
     stats->next = goal == SIZE_MAX ? SIZE_MAX : goal > stats->allocated ? goal - stats->allocated : 0;
     stats->metadata = vmki_mark_bytes(gc);
-    stats->metadata += gc->marking.region.seal != 0 ? gc->marking.region.committed : 0;
     vmki_world_unlock();
     module_figures(gc, stats);
     heap_figures(gc, stats);
