@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "object_kinds.h"
+#include "support.h"
 
 #include "common/gc/gc.h"
 
