@@ -35,6 +35,16 @@
 #define VMKI_READS_ANYTHING __declspec(noinline)
 #endif
 
+/* The same for what is to become part of such a function: both must look alike, or the one is not inlined. The second
+ * kind is for what is compiled several times, each for other constants. */
+#if defined(__GNUC__)
+#define VMKI_UNCHECKED __attribute__((no_sanitize("address", "thread", "undefined")))
+#define VMKI_UNCHECKED_INLINE static inline __attribute__((always_inline)) VMKI_UNCHECKED
+#else
+#define VMKI_UNCHECKED
+#define VMKI_UNCHECKED_INLINE static __forceinline
+#endif
+
 #if defined(__GNUC__)
 
 #define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)

@@ -114,6 +114,8 @@ static void memory_return(vmki_gc *gc, const vmk_gc_event *event)
 static void world_do(cycle *c)
 {
     (void)vmki_slabs_sweep(c->gc, SIZE_MAX);
+    if (c->body == NULL)
+        vmki_markers_prepare(c->gc);
     vmki_os_with_libraries(cycle_stopped, c);
 }
 

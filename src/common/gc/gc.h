@@ -386,6 +386,10 @@ void vmki_gc_stopped(vmki_gc *gc, void (*body)(vmki_gc *gc, void *argument), voi
 
 /* --- mark.c, marker.c --------------------------------------------------------------------------------------------- */
 
+/* A cycle will begin: under the world's lock, all threads still run. Threads that mark are started here, since while the
+ * world is stopped they can't be; whatever fails, marking works, with fewer. */
+void vmki_markers_prepare(vmki_gc *gc);
+
 /* The world is stopped. Get ready; the collecting thread is the marker that is answered. */
 vmki_marker *vmki_mark_begin(vmki_gc *gc);
 
@@ -403,15 +407,19 @@ void vmki_mark_inside(vmki_marker *marker, uintptr_t base);
 /* Until nothing noted is left: by all markers. */
 void vmki_mark_drain(vmki_gc *gc);
 
-/* While set: `reached` is called for every object that becomes marked, by the collecting thread alone (the other
- * markers rest). For ephemerons. NULL ends it. */
+/* While set: `reached` is called for every object that becomes marked, at the latest before vmki_mark_drain returns, by
+ * the collecting thread alone (the other markers rest); perhaps twice. It may mark words. For ephemerons. NULL ends it.
+ */
 void vmki_mark_watch(vmki_gc *gc, void (*reached)(vmki_gc *gc, uintptr_t base));
 
 /* Done: counts of what was marked, by all. */
 void vmki_mark_end(vmki_gc *gc, vmk_gc_event *event);
 
-/* Threads that mark: they are started when first needed, sleep between cycles, and are ended. After a fork the child
- * has none. */
+/* Bytes committed for marking. */
+size_t vmki_mark_bytes(const vmki_gc *gc);
+
+/* Threads that mark sleep between cycles; they are ended here, with all that marking has. After a fork the child has
+ * none. */
 void vmki_markers_end(vmki_gc *gc);
 void vmki_markers_forget(vmki_gc *gc);
 

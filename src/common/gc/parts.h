@@ -33,14 +33,11 @@ typedef struct vmki_roots {
 /* mark.c, marker.c */
 enum { VMKI_MARKERS_MAX = 64 };
 typedef struct vmki_marking {
-    vmki_marker *markers; /* in memory of their own */
-    vmk_region region;
-    unsigned count;
-    vmk_table dense; /* by page: see mark.c */
-    vmk_table scanned;
-    bool ready;
+    struct vmki_crew *crew; /* see marker.h; NULL: not yet */
+    vmk_region region;      /* that it is in */
+    vmk_table pages;        /* by page of the window: see mark.c */
+    bool ready;             /* there is that table */
     void (*reached)(struct vmk_gc *gc, uintptr_t base);
-    void *own; /* more of marker.c's */
 } vmki_marking;
 
 /* finalize.c */
@@ -86,10 +83,9 @@ typedef struct vmki_ephemerons {
 /* leak.c */
 typedef struct vmki_leaks {
     vmki_os_lock lock;
-    vmki_map sites; /* by object */
-    vmk_table found;
-    size_t found_count;
-    bool ready;
+    vmki_map sites;                  /* by object */
+    struct vmki_leak_batch *batches; /* that were found, and not told yet */
+    size_t untold;                   /* bytes of what there was no memory to note */
 } vmki_leaks;
 
 #endif
