@@ -25,8 +25,9 @@ typedef struct vmki_roots {
     vmki_os_lock lock;
     vmki_map ranges; /* by base: an index + 1 into the table */
     vmk_table table;
-    vmki_map pins; /* by object: how often */
-    size_t count;
+    vmki_map pins;     /* by object: how often */
+    size_t count;      /* records that were ever used, */
+    size_t free_first; /* and those that aren't any more; index + 1 */
     bool ready;
 } vmki_roots;
 
