@@ -220,14 +220,6 @@ void vmki_pin_drop(vmki_gc *gc, uintptr_t object)
     roots_unlock(gc, self);
 }
 
-const char *vmk_gc_root_name(vmk_gc_root root)
-{
-#define ROOT_TEXT(name, text) text,
-    static const char *const names[] = {VMK_GC_ROOT_TABLE(ROOT_TEXT)};
-#undef ROOT_TEXT
-    return (unsigned)root < VMK_GC_ROOT_COUNT ? names[root] : "unknown";
-}
-
 /* --- all of them -------------------------------------------------------------------------------------------------- */
 
 typedef struct visit {
