@@ -374,7 +374,7 @@ static void cache_flush(vmki_gc *gc, vmki_gc_cache *cache)
     while (cache->active != 0) {
         unsigned bin = cache->active - 1;
         cache->active = cache->runs[bin].next;
-        vmki_slab_put(gc, cache, &cache->runs[bin], bin);
+        vmki_gc_slab_put(gc, cache, &cache->runs[bin], bin);
     }
     VMKI_FETCH_ADD(&gc->allocated, cache->allocated);
     cache->allocated = 0;

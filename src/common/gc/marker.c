@@ -278,6 +278,17 @@ void vmki_markers_prepare(vmki_gc *gc)
     vmki_os_error_set(error);
 }
 
+size_t vmki_mark_bytes(const vmki_gc *gc)
+{
+    const vmki_crew *crew = gc->marking.crew;
+    if (crew == NULL)
+        return 0;
+    size_t bytes = gc->marking.region.committed;
+    for (unsigned i = 0; i < crew->count; i++)
+        bytes += crew->markers[i].region.committed;
+    return bytes;
+}
+
 void vmki_markers_end(vmki_gc *gc)
 {
     vmki_crew *crew = gc->marking.crew;

@@ -76,10 +76,9 @@ typedef struct vmki_ephemerons {
 /* leak.c */
 typedef struct vmki_leaks {
     vmki_os_lock lock;
-    vmki_map sites; /* by object */
-    vmk_table found;
-    size_t found_count;
-    bool ready;
+    vmki_map sites;                  /* by object */
+    struct vmki_leak_batch *batches; /* that were found, and not told yet */
+    size_t untold;                   /* bytes of what there was no memory to note */
 } vmki_leaks;
 
 #endif
