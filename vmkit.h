@@ -1619,7 +1619,7 @@ typedef struct vmk_gc_options {
     void *on_leak_context;
 } vmk_gc_options;
 
-/* Make a collected heap; options may be NULL. The calling thread is registered if it isn't, unless VMK_GC_NO_STACKS.
+/* Make a collected heap; options may be NULL. The calling thread is registered if it isn't.
  * VMK_ERR_ARGUMENT: unknown flags; heap options as vmk_heap_create. VMK_ERR_LIMIT: there are 64 already.
  * VMK_ERR_UNSUPPORTED: threads can't be stopped here, and the flags don't say COOPERATIVE. Others as vmk_heap_create.
  */
@@ -1636,8 +1636,8 @@ VMK_API vmk_heap *vmk_gc_heap(vmk_gc *gc);
 /* --- allocating --------------------------------------------------------------------------------------------------- */
 
 /* An object of at least `size` bytes (0 is taken for 1), all zero, aligned to 16: conservative, or a leaf. NULL: no
- * memory, even after a collection and on_exhausted; or the size is larger than any heap; or (without AUTO_THREADS, with
- * stacks as roots) the thread is not registered: that is misuse. A safe point. Cost: a few nanoseconds mostly; now and
+ * memory, even after a collection and on_exhausted; or the size is larger than any heap. Misuse: the thread is not
+ * registered (without AUTO_THREADS). A safe point. Cost: a few nanoseconds mostly; now and
  * then some sweeping, a span, or a collection. errno and GetLastError() are kept. */
 VMK_API void *vmk_gc_alloc(vmk_gc *gc, size_t size);
 VMK_API void *vmk_gc_alloc_leaf(vmk_gc *gc, size_t size);

@@ -15,9 +15,18 @@ extern VMKI_POSIX_OWN void *vmki_posix_self;
 /* How often at_end has been called in this thread. */
 extern VMKI_POSIX_OWN unsigned vmki_posix_ends;
 
+/* The collector's, see common/base/os_world.h. */
+struct vmki_os_mutator;
+extern VMKI_POSIX_OWN struct vmki_os_mutator *vmki_posix_mutator;
+
 static inline void *vmki_os_self(void)
 {
     return vmki_posix_self;
+}
+
+static inline struct vmki_os_mutator *vmki_os_mutator_self(void)
+{
+    return vmki_posix_mutator;
 }
 
 #endif

@@ -111,17 +111,20 @@ VMKI_NORETURN void vmki_os_abort(void)
 
 #define NOT_THERE ((uintptr_t)1)
 
-/* KERNELBASE first: KERNEL32 doesn't export VirtualAlloc2, though the documentation names it as the DLL. Both are
- * loaded in every process, so no library is loaded here. */
+/* KERNELBASE first: KERNEL32 doesn't export VirtualAlloc2, though the documentation names it as the DLL. NTDLL has what
+ * only drivers' documentation has, or headers. All are loaded in every process, so no library is loaded here. */
 uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name)
 {
     uintptr_t address = VMKI_LOAD_RELAXED(known);
     if (address == 0) {
         HMODULE base = GetModuleHandleW(L"kernelbase.dll");
         HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
+        HMODULE native = GetModuleHandleW(L"ntdll.dll");
         address = base != NULL ? (uintptr_t)GetProcAddress(base, name) : 0;
         if (address == 0 && kernel != NULL)
             address = (uintptr_t)GetProcAddress(kernel, name);
+        if (address == 0 && native != NULL)
+            address = (uintptr_t)GetProcAddress(native, name);
         if (address == 0)
             address = NOT_THERE;
         VMKI_STORE_RELAXED(known, address);

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The caller's own stack and registers, for who looks at a heap: what lies there because it looks is no root.
+ */
+#ifndef VMKI_REFS_H
+#define VMKI_REFS_H
+
+#include <string.h>
+
+#include "common/gc/gc.h"
+
+/* The last member of a public function's only large local, filled in at its start: the caller's registers, and by its
+ * address where the caller's stack begins. */
+typedef struct vmki_asker {
+    const vmki_mutator *mutator; /* NULL: its stack is no root */
+    _Alignas(16) unsigned char registers[VMKI_OS_REGISTERS];
+} vmki_asker;
+
+static inline void vmki_asker_begin(vmki_asker *asker)
+{
+    memset(asker, 0, sizeof *asker);
+    asker->mutator = vmki_mutator_self();
+    vmki_os_registers_save(asker->registers);
+}
+
+/* Is this root the asker's own stack or registers? Then it is made what it was in the caller. */
+bool vmki_asker_root(const vmki_asker *asker, vmki_root *root);
+
+#endif
