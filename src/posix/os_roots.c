@@ -16,11 +16,10 @@
  * looked at, whatever it was just doing: so nothing is read before the system has said that it can be, for it may have
  * freed what it had no time to forget.
  */
-#include "posix/os_private.h"
+#include "posix/os_world_private.h"
 
 #include <link.h>
 
-#include "common/base/os_world.h"
 #include "posix/os_self.h"
 
 /* Of a function that reads what AddressSanitizer may think free. */

@@ -7,9 +7,8 @@
  * The handler finds the mutator by a variable of its own, which stays when the one of the contract is NULL already: a
  * thread that ends waits for the collector's locks in at_end, and must be stopped there like anywhere.
  */
-#include "posix/os_private.h"
+#include "posix/os_world_private.h"
 
-#include "common/base/os_world.h"
 #include "posix/os_self.h"
 
 VMKI_POSIX_OWN vmki_os_mutator *vmki_posix_mutator;

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The part of os_private.h that only os_world.c and os_roots.c need: where POSIX systems differ in threads that are
+ * stopped, and in what they and the program have.
+ */
+#ifndef VMKI_POSIX_OS_WORLD_PRIVATE_H
+#define VMKI_POSIX_OS_WORLD_PRIVATE_H
+
+#include "posix/os_private.h"
+
+#include "common/base/os_world.h"
+
+/* ThreadSanitizer runs handlers of signals late. */
+#if defined(VMKI_POSIX_TSAN)
+#define VMKI_POSIX_LATE_HANDLERS 1
+#else
+#define VMKI_POSIX_LATE_HANDLERS 0
+#endif
+
+/* What the kernel calls the calling thread; 0 where it has no names but the C library's. */
+static inline uintptr_t vmki_posix_thread_number(void)
+{
+#if defined(SYS_gettid) && defined(SYS_tgkill)
+    return (uintptr_t)syscall(SYS_gettid);
+#else
+    return 0;
+#endif
+}
+
+/* 0, or an error; ESRCH: it has ended. pthread_kill must not be asked about a thread that may have ended: glibc before
+ * 2.34 reads its memory, later ones say that all went well. */
+static inline int vmki_posix_thread_signal(uintptr_t thread, uintptr_t number, int signal)
+{
+#if defined(SYS_gettid) && defined(SYS_tgkill)
+    (void)thread;
+    return syscall(SYS_tgkill, getpid(), (pid_t)number, signal) == 0 ? 0 : errno;
+#else
+    (void)number;
+    return pthread_kill((pthread_t)thread, signal);
+#endif
+}
+
+/* The stack of the calling thread: 0, or an error. */
+static inline int vmki_posix_stack(void **low, void **high)
+{
+#if defined(__APPLE__)
+    *high = pthread_get_stackaddr_np(pthread_self());
+    *low = (char *)*high - pthread_get_stacksize_np(pthread_self());
+    return 0;
+#elif defined(__OpenBSD__)
+    stack_t stack;
+    int error = pthread_stackseg_np(pthread_self(), &stack);
+    if (error == 0) {
+        *high = stack.ss_sp;
+        *low = (char *)stack.ss_sp - stack.ss_size;
+    }
+    return error;
+#elif defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
+    pthread_attr_t attributes;
+    size_t size = 0;
+#if defined(__linux__)
+    int error = pthread_getattr_np(pthread_self(), &attributes);
+    if (error != 0)
+        return error;
+#else
+    int error = pthread_attr_init(&attributes);
+    if (error != 0)
+        return error;
+    error = pthread_attr_get_np(pthread_self(), &attributes);
+#endif
+    if (error == 0)
+        error = pthread_attr_getstack(&attributes, low, &size);
+    *high = (char *)*low + size;
+    (void)pthread_attr_destroy(&attributes);
+    return error;
+#else
+    (void)low, (void)high;
+    return ENOSYS;
+#endif
+}
+
+/* The register that compilers find thread-local storage by; NULL: not known how to read. */
+static inline void *vmki_posix_thread_pointer(void)
+{
+    void *pointer = NULL;
+#if defined(__linux__) && defined(__x86_64__)
+    __asm__("mov %%fs:0, %0" : "=r"(pointer)); /* which points to itself */
+#elif defined(__linux__) && defined(__i386__)
+    __asm__("movl %%gs:0, %0" : "=r"(pointer));
+#elif defined(__linux__) && defined(__aarch64__)
+    __asm__("mrs %0, tpidr_el0" : "=r"(pointer));
+#elif defined(__linux__) && defined(__riscv)
+    __asm__("mv %0, tp" : "=r"(pointer));
+#endif
+    return pointer;
+}
+
+/* Can the word be read? Asked of the kernel, which reads the new mask before it finds that there is no such thing to be
+ * done with it. True also where there is nobody to ask. */
+static inline bool vmki_posix_readable(const void *word)
+{
+#if defined(SYS_rt_sigprocmask)
+    const int no_such_thing = 99;
+    return syscall(SYS_rt_sigprocmask, no_such_thing, word, NULL, (size_t)8) == 0 || errno != EFAULT;
+#else
+    (void)word;
+    return true;
+#endif
+}
+
+/* The address of the instruction that a signal interrupted; 0: not known. */
+static inline uintptr_t vmki_posix_interrupted_at(const void *context)
+{
+    const ucontext_t *interrupted = context;
+#if defined(__linux__) && defined(__x86_64__)
+    return (uintptr_t)interrupted->uc_mcontext.gregs[16]; /* REG_RIP */
+#elif defined(__linux__) && defined(__aarch64__)
+    return (uintptr_t)interrupted->uc_mcontext.pc;
+#else
+    (void)interrupted;
+    return 0;
+#endif
+}
+
+/* Put another function in the place of a signal's handler, behind the C library's back. */
+typedef void vmki_posix_handler(int signal, siginfo_t *info, void *context);
+
+static inline vmki_posix_handler *vmki_posix_handler_replace(int signal, vmki_posix_handler *handler)
+{
+    vmki_posix_handler *before = NULL;
+#if defined(SYS_rt_sigaction)
+    uintptr_t action[16] = {0}; /* the kernel's struct, which begins with the handler */
+    if (syscall(SYS_rt_sigaction, signal, NULL, action, (size_t)8) != 0)
+        return NULL;
+    memcpy(&before, &action[0], sizeof before);
+    memcpy(&action[0], &handler, sizeof handler);
+    if (syscall(SYS_rt_sigaction, signal, action, NULL, (size_t)8) != 0)
+        return NULL;
+#else
+    (void)signal, (void)handler;
+#endif
+    return before;
+}
+
+/* os_roots.c: find out how this C library keeps what threads have of their own. `key` has no value yet, and has none
+ * afterwards. And what describe notes of the calling thread. */
+void vmki_posix_roots_init(pthread_key_t key);
+
+/* Where in vmki_os_mutator.system what is. */
+enum { VMKI_POSIX_THREAD, VMKI_POSIX_NUMBER, VMKI_POSIX_POINTER };
+
+#endif
