@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "gc_chain.h"
 #include "support.h"
 
 #include "common/gc/gc.h"
@@ -31,57 +32,6 @@ static void sleep_for(uint64_t nanoseconds)
     (void)vmki_os_event_wait(&never, nanoseconds);
 }
 
-/* --- chains: objects that say themselves whether they are what they were ------------------------------------------ */
-
-typedef struct link {
-    struct link *next;
-    uintptr_t number;
-    uintptr_t check;
-} link;
-
-static uintptr_t check_of(uintptr_t number)
-{
-    return (number + 1) * (uintptr_t)0x9e3779b1u;
-}
-
-static link *chain_add(vmk_gc *gc, link *rest, uintptr_t number)
-{
-    link *one = vmk_gc_alloc(gc, sizeof *one);
-    if (one == NULL)
-        return NULL;
-    one->number = number;
-    one->check = check_of(number);
-    one->next = rest;
-    return one;
-}
-
-/* Are they there, with descending numbers from `number`? */
-static bool chain_whole(const link *chain, uintptr_t number)
-{
-    for (; chain != NULL; chain = chain->next, number--)
-        if (chain->number != number || chain->check != check_of(number))
-            return false;
-    return number == 0;
-}
-
-static link *chain_make(vmk_gc *gc, uintptr_t count)
-{
-    link *chain = NULL;
-    for (uintptr_t i = 1; i <= count; i++)
-        chain = chain_add(gc, chain, i);
-    return chain;
-}
-
-/* Take the slots of what was lost, and write all over them. */
-static void overwrite(vmk_gc *gc, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        unsigned char *object = vmk_gc_alloc(gc, sizeof(link));
-        if (object != NULL)
-            memset(object, 0xa5, sizeof(link));
-    }
-}
-
 /* --- a storm ------------------------------------------------------------------------------------------------------ */
 
 enum { STORM_THREADS = 6, CHAIN = 50 };
@@ -105,7 +55,7 @@ typedef struct life {
 static void life_run(void *argument)
 {
     life *l = argument;
-    link *chains[4] = {NULL, NULL, NULL, NULL};
+    chain_link *chains[4] = {NULL, NULL, NULL, NULL};
     if (vmk_gc_thread_register() != VMK_OK) {
         l->failed = true;
         return;
@@ -176,7 +126,7 @@ END_TEST
 static void stranger_run(void *argument)
 {
     life *l = argument;
-    link *chain = chain_make(l->s->gc[0], CHAIN);
+    chain_link *chain = chain_make(l->s->gc[0], CHAIN);
     vmk_gc_collect(l->s->gc[0]);
     overwrite(l->s->gc[0], CHAIN);
     if (!chain_whole(chain, CHAIN) || vmki_mutator_self() == NULL)
@@ -224,7 +174,7 @@ static void all_collect_body(void *argument, unsigned number)
     storm *s = argument;
     if (vmk_gc_thread_register() != VMK_OK)
         VMKI_FETCH_ADD(&s->failed, 1);
-    link *chain = NULL;
+    chain_link *chain = NULL;
     for (uintptr_t i = 1; i <= s->rounds; i++) {
         chain = chain_add(s->gc[0], chain, i);
         if ((i + number) % 3 == 0)
@@ -267,7 +217,7 @@ static void worker_run(void *argument)
         (void)VMKI_EXCHANGE(&self->ready, (uintptr_t)1);
         return;
     }
-    link *chain = chain_make(self->gc, CHAIN);
+    chain_link *chain = chain_make(self->gc, CHAIN);
     (void)VMKI_EXCHANGE(&self->ready, (uintptr_t)1);
     while (VMKI_LOAD(&self->stop) == 0) {
         self->work(self);
@@ -378,7 +328,7 @@ START_TEST(stops_whatever_they_do)
     vmk_gc *gc = make(0);
     for (unsigned i = 0; i < WORKERS; i++)
         worker_start(&workers[i], gc, works[i]);
-    link *chain = chain_make(gc, CHAIN);
+    chain_link *chain = chain_make(gc, CHAIN);
     for (size_t i = support_rounds(60); i > 0; i--) {
         vmk_gc_collect(gc);
         overwrite(gc, 200);
