@@ -3,7 +3,6 @@
  * Sites, and finding what is collected without having been freed.
  */
 #include <stdlib.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "common/gc/gc.h"
@@ -156,7 +155,6 @@ START_TEST(who_is_told_may_allocate)
     for (int i = 0; i < 1000; i++)
         MUST(vmk_gc_alloc(gc, 64) != NULL);
     vmk_gc_collect(gc);
-    { vmk_gc_stats st; vmk_gc_stats_now(gc,&st); fprintf(stderr,"cycles %d live %zu bytes %zu alloc %zu\n",(int)st.cycles, st.live_objects, told.bytes, (size_t)st.allocated_total); for (size_t i=0;i<20;i++) fprintf(stderr,"%zx %zu %p\n",told.leak[i*700].object,told.leak[i*700].size,told.leak[i*700].site);}
     ck_assert_uint_eq(told.count, 1000);
     end(gc);
 }
