@@ -65,6 +65,10 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 /* The address behind the call of the function in which it stands. */
 #define VMKI_RETURN_ADDRESS() __builtin_return_address(0)
 
+/* Of bytes, sequentially consistent, as what is below. */
+#define VMKI_LOAD_BYTE(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+#define VMKI_EXCHANGE_BYTE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
+
 /* Order among what one thread does, as its own signal handler sees it. */
 #define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
@@ -152,6 +156,9 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 }
 
 #define VMKI_RETURN_ADDRESS() _ReturnAddress()
+#define VMKI_LOAD_BYTE(pointer) (*(volatile const uint8_t *)(pointer))
+#define VMKI_EXCHANGE_BYTE(pointer, value) ((uint8_t)_InterlockedExchange8((volatile char *)(pointer), (char)(value)))
+
 #define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
 #if defined(_M_IX86) || defined(_M_X64)
 #define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
