@@ -68,6 +68,14 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 /* Of bytes, sequentially consistent, as what is below. */
 #define VMKI_LOAD_BYTE(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
 #define VMKI_EXCHANGE_BYTE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
+/* An address in the frame of the function in which it stands, not above the end of its caller's frame. What the
+ * function saves of its caller's registers lies below it, or in so many words from it on. */
+#define VMKI_FRAME_ADDRESS() __builtin_frame_address(0)
+#if defined(__x86_64__) || defined(__i386__)
+#define VMKI_FRAME_SAVES 2
+#else
+#define VMKI_FRAME_SAVES 32
+#endif
 
 /* Order among what one thread does, as its own signal handler sees it. */
 #define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
@@ -159,6 +167,8 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_LOAD_BYTE(pointer) (*(volatile const uint8_t *)(pointer))
 #define VMKI_EXCHANGE_BYTE(pointer, value) ((uint8_t)_InterlockedExchange8((volatile char *)(pointer), (char)(value)))
 
+#define VMKI_FRAME_ADDRESS() _AddressOfReturnAddress()
+#define VMKI_FRAME_SAVES 1
 #define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
 #if defined(_M_IX86) || defined(_M_X64)
 #define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
@@ -177,8 +187,7 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_FETCH_ADD(pointer, value) ((size_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 #endif
 
-#define VMKI_FETCH_ADD_32(pointer, value)                                                                              \
-    ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
+#define VMKI_FETCH_ADD_32(pointer, value) ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 
 /* Of 4 or 8 bytes. */
 #define VMKI_EXCHANGE(pointer, value)                                                                                  \
