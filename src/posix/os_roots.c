@@ -148,7 +148,8 @@ static struct {
 static intptr_t block_low, block_high;
 
 /* Libraries that are loaded late get their place in it behind those that were there before. glibc has about 1.7 KiB for
- * them unless told otherwise. */
+ * them unless told otherwise. Where the block is on the thread's own stack, as glibc has it for all but the main
+ * thread, the live part of the stack has it anyway, and what lies behind it may be dead. */
 #define SPARE 4096
 #define FAR ((uintptr_t)1 << 20) /* no such block is as large */
 
@@ -227,8 +228,6 @@ static int widen_block(struct dl_phdr_info *info, size_t size, void *argument)
 static void block_find(uintptr_t pointer)
 {
     (void)dl_iterate_phdr(widen_block, &pointer);
-    block_low -= block_low < 0 ? SPARE : 0;
-    block_high += block_high > 0 ? SPARE : 0;
 }
 
 /* --- values by key: how they are kept --------------------------------------------------------------------------- */
@@ -314,6 +313,14 @@ static int visit_module(struct dl_phdr_info *info, size_t size, void *argument)
     return 0;
 }
 
+static void visit_block(const vmki_os_mutator *mutator, const visitor *to)
+{
+    bool on_stack = to->pointer >= (uintptr_t)mutator->stack_low && to->pointer < (uintptr_t)mutator->stack_high;
+    uintptr_t spare = on_stack ? 0 : SPARE;
+    uintptr_t low = to->pointer + (uintptr_t)block_low, high = to->pointer + (uintptr_t)block_high;
+    visit_readable(low - (block_low < 0 ? spare : 0), high + (block_high > 0 ? spare : 0), to->visit, to->context);
+}
+
 static void visit_keys(const visitor *to)
 {
     uintptr_t place = to->pointer + (uintptr_t)keys.at;
@@ -330,7 +337,7 @@ void vmki_os_thread_data(const vmki_os_mutator *mutator, vmki_os_range_visitor *
     visitor to = {visit, context, mutator->system[VMKI_POSIX_POINTER]};
     if (to.pointer == 0)
         return;
-    visit_readable(to.pointer + (uintptr_t)block_low, to.pointer + (uintptr_t)block_high, visit, context);
+    visit_block(mutator, &to);
     if (vector.words != 0)
         (void)dl_iterate_phdr(visit_module, &to);
     visit_keys(&to);
