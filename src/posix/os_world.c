@@ -92,62 +92,55 @@ typedef struct float_state {
     _Alignas(16) unsigned char bytes[512];
 } float_state;
 
-/* The words for the last instructions are laid below the interrupted stack, which the frame has been laid over, too:
- * what is overwritten are bytes of its far end that nobody needs any more. */
-static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, bool extended)
+/* The state of floating point comes twice: in the old form, and 112 bytes behind it in the new one, which has vectors
+ * too. qemu has the old part of the new one empty, so both are put back.
+ *
+ * The words for the last instructions are laid below the interrupted stack, over the frame's far end, which nobody
+ * needs any more. In the order of popa: eax, ecx, edx, ebx, esp, ebp, esi, edi. */
+static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, const void *vectors, bool extended)
 {
-    __asm__ volatile("testl %2, %2\n\t"
+    __asm__ volatile("testl %3, %3\n\t"
                      "jz 1f\n\t"
-                     "movl $-1, %%eax\n\t"
-                     "movl 464+8(%1), %%eax\n\t" /* which parts there are: struct _fpx_sw_bytes */
-                     "movl 464+12(%1), %%edx\n\t"
-                     "xrstor (%1)\n\t"
+                     "movl 464+8(%2), %%eax\n\t" /* which parts there are: struct _fpx_sw_bytes */
+                     "movl 464+12(%2), %%edx\n\t"
+                     "xrstor (%2)\n\t"
                      "jmp 2f\n"
-                     "1:\tfxrstor (%1)\n"
-                     "2:\tmovl 28(%0), %%ebx\n\t" /* REG_ESP */
-                     "movl 56(%0), %%eax\n\t"     /* REG_EIP */
-                     "movl %%eax, -4(%%ebx)\n\t"
-                     "movl 64(%0), %%eax\n\t" /* REG_EFL */
-                     "movl %%eax, -8(%%ebx)\n\t"
-                     "movl 44(%0), %%eax\n\t" /* REG_EAX; from here on in the order of popa */
-                     "movl %%eax, -12(%%ebx)\n\t"
-                     "movl 40(%0), %%eax\n\t"
-                     "movl %%eax, -16(%%ebx)\n\t"
-                     "movl 36(%0), %%eax\n\t"
-                     "movl %%eax, -20(%%ebx)\n\t"
-                     "movl 32(%0), %%eax\n\t"
-                     "movl %%eax, -24(%%ebx)\n\t"
-                     "movl 24(%0), %%eax\n\t"
-                     "movl %%eax, -32(%%ebx)\n\t"
-                     "movl 20(%0), %%eax\n\t"
-                     "movl %%eax, -36(%%ebx)\n\t"
-                     "movl 16(%0), %%eax\n\t"
-                     "movl %%eax, -40(%%ebx)\n\t"
+                     "1:\tfxrstor (%2)\n"
+                     "2:\tfrstor (%1)\n\t"
+                     "movl 28(%0), %%ebx\n\t" /* REG_ESP, then REG_EIP, REG_EFL */
+                     "movl 56(%0), %%eax\n\tmovl %%eax, -4(%%ebx)\n\t"
+                     "movl 64(%0), %%eax\n\tmovl %%eax, -8(%%ebx)\n\t"
+                     "movl 44(%0), %%eax\n\tmovl %%eax, -12(%%ebx)\n\t"
+                     "movl 40(%0), %%eax\n\tmovl %%eax, -16(%%ebx)\n\t"
+                     "movl 36(%0), %%eax\n\tmovl %%eax, -20(%%ebx)\n\t"
+                     "movl 32(%0), %%eax\n\tmovl %%eax, -24(%%ebx)\n\t"
+                     "movl 24(%0), %%eax\n\tmovl %%eax, -32(%%ebx)\n\t"
+                     "movl 20(%0), %%eax\n\tmovl %%eax, -36(%%ebx)\n\t"
+                     "movl 16(%0), %%eax\n\tmovl %%eax, -40(%%ebx)\n\t"
                      "leal -40(%%ebx), %%esp\n\t"
                      "popal\n\t"
                      "popfl\n\t"
                      "ret"
                      :
-                     : "S"(registers), "D"(floats), "c"((int)extended)
+                     : "S"(registers), "b"(floats), "D"(vectors), "c"((int)extended)
                      : "memory", "eax", "edx");
     __builtin_unreachable();
 }
 
-/* The state of floating point: the old form, in 112 bytes, and behind it the new one; where the latter ends with a mark
- * of its own, it has more parts, and is aligned. */
+/* A mark says that the new form has more parts than it used to; then it is aligned for the instruction. */
 static void return_by_hand(ucontext_t *context)
 {
     const uint32_t extended_mark = 0x46505853;
-    const unsigned char *floats = (const unsigned char *)context->uc_mcontext.fpregs + 112;
+    const unsigned char *floats = (const unsigned char *)context->uc_mcontext.fpregs, *vectors = floats + 112;
     float_state copy;
     uint32_t mark;
     int error = errno;
-    memcpy(&copy, floats, sizeof copy);
-    memcpy(&mark, floats + 464, sizeof mark);
+    memcpy(&copy, vectors, sizeof copy);
+    memcpy(&mark, vectors + 464, sizeof mark);
+    bool extended = mark == extended_mark;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &context->uc_sigmask, NULL, (size_t)8);
     errno = error;
-    go_back(context->uc_mcontext.gregs, mark == extended_mark ? (const void *)floats : copy.bytes,
-            mark == extended_mark);
+    go_back(context->uc_mcontext.gregs, floats, extended ? vectors : copy.bytes, extended);
 }
 
 #else
