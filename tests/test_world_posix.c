@@ -399,6 +399,7 @@ typedef struct library {
     void *handle;
     void (*put)(uintptr_t secret);
     void (*put_thread)(uintptr_t secret);
+    void (*put_fixed)(uintptr_t secret);
 } library;
 
 static library the_library;
@@ -410,7 +411,8 @@ static bool library_open(library *l)
         return false;
     *(void **)(void *)&l->put = dlsym(l->handle, "world_library_put");
     *(void **)(void *)&l->put_thread = dlsym(l->handle, "world_library_put_thread");
-    return l->put != NULL && l->put_thread != NULL;
+    *(void **)(void *)&l->put_fixed = dlsym(l->handle, "world_library_put_fixed");
+    return l->put != NULL && l->put_thread != NULL && l->put_fixed != NULL;
 }
 
 static void act_library(agent *self)
@@ -423,6 +425,9 @@ static void act_library(agent *self)
     agent_meet(self, 3);
     the_library.put_thread(0);
     agent_meet(self, 4);
+    the_library.put_fixed(~the_hidden);
+    agent_meet(self, 5);
+    the_library.put_fixed(0);
 }
 
 static bool examine_library(agent *a)
@@ -430,7 +435,8 @@ static bool examine_library(agent *a)
     bool good = found_at(a, 1, WORLD_STATIC, true);
     good = found_at(a, 2, WORLD_STATIC, false) && good;
     good = found_at(a, 3, WORLD_THREAD, true) && good;
-    return found_at(a, 4, WORLD_THREAD, false) && good;
+    good = found_at(a, 4, WORLD_THREAD, false) && good;
+    return found_at(a, 5, WORLD_STACK | WORLD_THREAD, true) && good;
 }
 
 START_TEST(library_loaded_late)
@@ -443,6 +449,10 @@ START_TEST(library_loaded_late)
     the_library.put_thread(~the_hidden);
     ck_assert_uint_ne(world_search_thread(&self.mutator, the_hidden), 0);
     the_library.put_thread(0);
+    ck_assert_uint_eq(world_search_thread(&self.mutator, the_hidden), 0);
+    the_library.put_fixed(~the_hidden);
+    ck_assert_uint_ne(world_search_thread(&self.mutator, the_hidden), 0);
+    the_library.put_fixed(0);
     ck_assert_uint_eq(world_search_thread(&self.mutator, the_hidden), 0);
     agent_leave(&self);
     ck_assert_int_eq(dlclose(the_library.handle), 0);
