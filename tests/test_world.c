@@ -15,7 +15,7 @@
 
 #include "world.h"
 
-enum { AGENTS = 4, ROUNDS = 200 };
+enum { AGENTS = 4, ROUNDS = 60 };
 
 /* --- stopping ----------------------------------------------------------------------------------------------------- */
 
@@ -137,7 +137,7 @@ END_TEST
 
 /* --- coming and going --------------------------------------------------------------------------------------------- */
 
-enum { LIVES = 100, LIVING = 8 };
+enum { LIVES = 30, LIVING = 8 };
 
 /* Those that are known, under the lock: a thread that ends takes itself off, in at_end. */
 typedef struct crowd {
