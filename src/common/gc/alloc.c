@@ -25,14 +25,14 @@ static vmki_mutator *mutator_require(vmki_gc *gc)
 static void *object_try(vmki_gc *gc, vmki_mutator *mutator, unsigned bin, size_t size, vmk_status *status)
 {
     if (vmki_gc_codes[gc->bins[bin].code].size_class == 0)
-        return vmki_large_alloc(gc, bin, size, status);
+        return vmki_gc_large_alloc(gc, bin, size, status);
     vmki_gc_cache *cache = vmki_gc_cache_of(gc, mutator, bin);
     if (cache == NULL) {
         *status = VMK_ERR_COMMIT;
         return NULL;
     }
     vmki_mutator_enter(mutator);
-    void *object = vmki_slab_take(gc, cache, bin, status);
+    void *object = vmki_gc_slab_take(gc, cache, bin, status);
     vmki_mutator_leave(mutator);
     return object;
 }
@@ -173,7 +173,7 @@ static uintptr_t object_find(vmki_gc *gc, uintptr_t address, uint8_t *code)
     uintptr_t base = vmki_gc_find(gc, address, code);
     if (base == 0)
         return 0;
-    vmki_slab_settle(gc, slab, base);
+    vmki_gc_slab_settle(gc, slab, base);
     return vmki_gc_bit(gc->taken, vmki_gc_granule(gc, base)) ? base : 0;
 }
 
@@ -240,13 +240,13 @@ static bool object_free(vmki_gc *gc, uintptr_t object, uint8_t code)
     if (vmki_gc_codes[code].size_class != 0) {
         if (!bit_clear(gc, object))
             return false;
-        vmki_slab_freed(gc, span->id);
+        vmki_gc_slab_freed(gc, span->id);
         return true;
     }
     vmki_os_lock_acquire(&gc->lock);
     bool cleared = gc->slabs[span->id].state == VMKI_SLAB_IDLE && bit_clear(gc, object);
     if (cleared)
-        vmki_slab_end(gc, span);
+        vmki_gc_slab_end(gc, span);
     vmki_os_lock_release(&gc->lock);
     return cleared;
 }

@@ -61,7 +61,7 @@ static void cycle_stopped(void *argument)
         c->event.before =
             gc->stats.live_bytes + gc->allocated - vmki_min(gc->freed_by_hand, gc->stats.live_bytes + gc->allocated);
         mark_all(gc, &c->event);
-        vmki_slabs_turn(gc);
+        vmki_gc_slabs_turn(gc);
     }
     VMKI_STORE_RELAXED(&stopper, 0);
     vmki_world_resume();
@@ -104,7 +104,7 @@ static void memory_return(vmki_gc *gc, const vmk_gc_event *event)
     if (vmki_add_overflow(event->live_bytes + event->live_bytes / 4, event->next, &needed))
         return;
     if (event->heap_size > needed)
-        (void)vmki_slabs_sweep(gc, SIZE_MAX);
+        (void)vmki_gc_slabs_sweep(gc, SIZE_MAX);
     vmk_heap_stats_now(gc->heap, &heap);
     if (heap.in_use + heap.idle > needed)
         (void)vmk_heap_scavenge(gc->heap, vmki_min(heap.idle, heap.in_use + heap.idle - needed));
@@ -113,7 +113,7 @@ static void memory_return(vmki_gc *gc, const vmk_gc_event *event)
 /* Sweep, stop, do it, go on. Under the world's lock. */
 static void world_do(cycle *c)
 {
-    (void)vmki_slabs_sweep(c->gc, SIZE_MAX);
+    (void)vmki_gc_slabs_sweep(c->gc, SIZE_MAX);
     if (c->body == NULL)
         vmki_markers_prepare(c->gc);
     vmki_os_with_libraries(cycle_stopped, c);
@@ -164,6 +164,6 @@ void vmk_gc_collect(vmk_gc *view)
 size_t vmk_gc_trim(vmk_gc *view)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_trim");
-    (void)vmki_slabs_sweep(gc, SIZE_MAX);
+    (void)vmki_gc_slabs_sweep(gc, SIZE_MAX);
     return vmk_heap_scavenge(gc->heap, SIZE_MAX);
 }

@@ -374,7 +374,7 @@ static void cache_flush(vmki_gc *gc, vmki_gc_cache *cache)
     while (cache->active != 0) {
         unsigned bin = cache->active - 1;
         cache->active = cache->runs[bin].next;
-        vmki_slab_put(gc, cache, &cache->runs[bin], bin);
+        vmki_gc_slab_put(gc, cache, &cache->runs[bin], bin);
     }
     VMKI_FETCH_ADD(&gc->allocated, cache->allocated);
     cache->allocated = 0;
@@ -436,7 +436,7 @@ void vmki_gc_after_fork(bool in_child)
         vmki_os_lock_release(&gc->finalizers.lock);
         if (in_child) {
             vmki_markers_forget(gc);
-            gc->finalizers.runs = false;
+            vmki_finalizers_forget(gc);
         }
     }
 }

@@ -332,35 +332,35 @@ void *vmki_gc_alloc_own(vmki_gc *gc, size_t size);
 
 /* Take a slot from the run, which has none free: from the next word of its slab, a swept slab, a new one. NULL: none
  * without a new span, and that can't be had: *status; or a cycle is due first, and *status is VMK_OK. `inside`. */
-void *vmki_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_status *status);
+void *vmki_gc_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_status *status);
 
 /* Give the run's slab back, and the slots of its word that are free. */
-void vmki_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsigned bin);
+void vmki_gc_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsigned bin);
 
 /* A slot was freed by hand, its bit is clear. */
-void vmki_slab_freed(vmki_gc *gc, uint32_t slab);
+void vmki_gc_slab_freed(vmki_gc *gc, uint32_t slab);
 
 /* The slab of an object is swept after this. Under no lock. */
-void vmki_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base);
+void vmki_gc_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base);
 
 /* Sweep slabs that have not been since the last cycle, in the order of ids, until `pages` heap pages have become free
  * (SIZE_MAX: all). Under no lock. Answers the pages. */
-size_t vmki_slabs_sweep(vmki_gc *gc, size_t pages);
+size_t vmki_gc_slabs_sweep(vmki_gc *gc, size_t pages);
 
 /* A span for a slab or a large object, described and in its bin's list, swept. *status as vmk_span_alloc. Under the
  * lock. */
-vmk_span *vmki_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t align, unsigned flags, vmk_status *status);
+vmk_span *vmki_gc_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t align, unsigned flags, vmk_status *status);
 
 /* The reverse: no object is in it any more. Under the lock. */
-void vmki_slab_end(vmki_gc *gc, vmk_span *span);
+void vmki_gc_slab_end(vmki_gc *gc, vmk_span *span);
 
 /* Marking has ended: all slabs are unswept from now on. The world is stopped. */
-void vmki_slabs_turn(vmki_gc *gc);
+void vmki_gc_slabs_turn(vmki_gc *gc);
 
 /* --- large.c ------------------------------------------------------------------------------------------------------ */
 
 /* A large object; NULL: *status. Not inside. It may have swept. */
-void *vmki_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *status);
+void *vmki_gc_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *status);
 
 /* --- pace.c ------------------------------------------------------------------------------------------------------- */
 
@@ -386,8 +386,8 @@ void vmki_gc_stopped(vmki_gc *gc, void (*body)(vmki_gc *gc, void *argument), voi
 
 /* --- mark.c, marker.c --------------------------------------------------------------------------------------------- */
 
-/* A cycle will begin: under the world's lock, all threads still run. Threads that mark are started here, since while the
- * world is stopped they can't be; whatever fails, marking works, with fewer. */
+/* A cycle will begin: under the world's lock, all threads still run. Threads that mark are started here, since while
+ * the world is stopped they can't be; whatever fails, marking works, with fewer. */
 void vmki_markers_prepare(vmki_gc *gc);
 
 /* The world is stopped. Get ready; the collecting thread is the marker that is answered. */
@@ -459,6 +459,8 @@ void vmki_finalizer_drop(vmki_gc *gc, uintptr_t object);
 /* After a cycle, when threads go on: wake who runs them. */
 void vmki_finalizers_wake(vmki_gc *gc);
 void vmki_finalizers_fini(vmki_gc *gc);
+/* After a fork the child has no thread for them; it is started again when it is needed. */
+void vmki_finalizers_forget(vmki_gc *gc);
 
 /* Links of one kind to what is not marked become 0; LONG: links in objects that are not marked are forgotten too.
  * Answers how many. */

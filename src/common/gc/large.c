@@ -12,7 +12,7 @@
 static vmk_span *span_make(vmki_gc *gc, unsigned bin, size_t pages, vmk_status *status)
 {
     vmki_os_lock_acquire(&gc->lock);
-    vmk_span *span = vmki_slab_make(gc, bin, pages, 0, 0, status);
+    vmk_span *span = vmki_gc_slab_make(gc, bin, pages, 0, 0, status);
     vmki_os_lock_release(&gc->lock);
     return span;
 }
@@ -26,7 +26,7 @@ static void clear(vmki_mutator *mutator, unsigned char *base, size_t size)
     }
 }
 
-void *vmki_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *status)
+void *vmki_gc_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *status)
 {
     vmki_mutator *mutator = vmki_mutator_self();
     size_t pages;
@@ -39,7 +39,7 @@ void *vmki_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *statu
     *status = VMK_OK;
     if (vmki_pace_due(gc, &cause))
         return NULL;
-    (void)vmki_slabs_sweep(gc, pages); /* as many as it takes may be there */
+    (void)vmki_gc_slabs_sweep(gc, pages); /* as many as it takes may be there */
     vmki_mutator_enter(mutator);
     vmk_span *span = span_make(gc, bin, pages, status);
     vmki_mutator_leave(mutator);

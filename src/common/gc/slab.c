@@ -181,7 +181,7 @@ static bool sweep_some(vmki_gc *gc, size_t most, size_t *pages)
         if (!slab_sweep(gc, id)) {
             vmk_span *span = &gc->heap->records[id];
             *pages += span->pages;
-            vmki_slab_end(gc, span);
+            vmki_gc_slab_end(gc, span);
         }
     }
     gc->sweep_next = id;
@@ -189,7 +189,7 @@ static bool sweep_some(vmki_gc *gc, size_t most, size_t *pages)
     return id < gc->sweep_limit;
 }
 
-size_t vmki_slabs_sweep(vmki_gc *gc, size_t pages)
+size_t vmki_gc_slabs_sweep(vmki_gc *gc, size_t pages)
 {
     vmki_mutator *mutator = vmki_mutator_self();
     size_t found = 0;
@@ -206,7 +206,7 @@ size_t vmki_slabs_sweep(vmki_gc *gc, size_t pages)
     return found;
 }
 
-void vmki_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base)
+void vmki_gc_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base)
 {
     if (VMKI_LIKELY(VMKI_LOAD_ACQUIRE(&slab->epoch) == gc->epoch))
         return;
@@ -216,7 +216,7 @@ void vmki_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base)
     vmki_os_lock_release(&gc->lock);
 }
 
-void vmki_slabs_turn(vmki_gc *gc)
+void vmki_gc_slabs_turn(vmki_gc *gc)
 {
     gc->epoch++;
     gc->sweep_next = 1;
@@ -235,7 +235,7 @@ static vmk_status taken_ready(vmki_gc *gc, size_t first, size_t pages)
     return vmk_table_ensure_range(&gc->taken_table, low, high - low);
 }
 
-vmk_span *vmki_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t align, unsigned flags, vmk_status *status)
+vmk_span *vmki_gc_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t align, unsigned flags, vmk_status *status)
 {
     vmk_span *span;
     *status = vmki_span_alloc(vmki_heap_of(gc->heap), pages, align, flags | VMK_SPAN_MARKS, false, &span);
@@ -261,7 +261,7 @@ vmk_span *vmki_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t align, 
     return span;
 }
 
-void vmki_slab_end(vmki_gc *gc, vmk_span *span)
+void vmki_gc_slab_end(vmki_gc *gc, vmk_span *span)
 {
     list_remove(gc, span->id);
     gc->slabs[span->id] = (vmki_gc_slab){.state = VMKI_SLAB_NONE};
@@ -309,11 +309,11 @@ static uint32_t slab_new(vmki_gc *gc, unsigned bin, vmk_status *status)
     const vmki_gc_code *code = &vmki_gc_codes[gc->bins[bin].code];
     size_t size = (size_t)1 << code->shift, swept = 0;
     (void)sweep_some(gc, SWEEP_AHEAD, &swept);
-    vmk_span *span = vmki_slab_make(gc, bin, size >> VMK_HEAP_PAGE_SHIFT, size, 0, status);
+    vmk_span *span = vmki_gc_slab_make(gc, bin, size >> VMK_HEAP_PAGE_SHIFT, size, 0, status);
     while (span == NULL && sweep_some(gc, SWEEP_BATCH, &swept))
         ;
     if (span == NULL && swept != 0)
-        span = vmki_slab_make(gc, bin, size >> VMK_HEAP_PAGE_SHIFT, size, 0, status);
+        span = vmki_gc_slab_make(gc, bin, size >> VMK_HEAP_PAGE_SHIFT, size, 0, status);
     return span != NULL ? span->id : 0;
 }
 
@@ -379,7 +379,7 @@ static bool run_next(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run)
     return false;
 }
 
-void vmki_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsigned bin)
+void vmki_gc_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsigned bin)
 {
     uint32_t id = run->slab;
     vmki_gc_slab *slab = &gc->slabs[id];
@@ -409,11 +409,11 @@ static void run_end(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin)
     while (*link != bin + 1)
         link = &cache->runs[*link - 1].next;
     *link = run->next;
-    vmki_slab_put(gc, cache, run, bin);
+    vmki_gc_slab_put(gc, cache, run, bin);
     vmki_os_lock_release(&gc->lock);
 }
 
-void *vmki_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_status *status)
+void *vmki_gc_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_status *status)
 {
     vmki_gc_run *run = &cache->runs[bin];
     for (;;) {
@@ -430,7 +430,7 @@ void *vmki_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_status
 }
 
 /* Enough of a slab that it is worth to look at it again. */
-void vmki_slab_freed(vmki_gc *gc, uint32_t id)
+void vmki_gc_slab_freed(vmki_gc *gc, uint32_t id)
 {
     vmki_gc_slab *slab = &gc->slabs[id];
     const vmki_gc_code *code = &vmki_gc_codes[gc->bins[slab->bin].code];
