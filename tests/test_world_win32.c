@@ -384,12 +384,17 @@ static void keeps_in_register(stopped *self)
                      : "memory", "cc");
 }
 
+#ifdef __SSE__
+#define VECTOR_CLOBBERED , "xmm6"
+#else /* then the compiler doesn't know it */
+#define VECTOR_CLOBBERED
+#endif
+
 static void keeps_in_vector(stopped *self)
 {
     uintptr_t value = needle();
     __asm__ volatile("movd %2, %%xmm6\n\t"
                      "pslldq $4, %%xmm6\n\t"
-                     "por %%xmm7, %%xmm6\n\t"
                      "movb $1, %0\n\t"
                      "1: pause\n\t"
                      "cmpb $0, %1\n\t"
@@ -397,7 +402,7 @@ static void keeps_in_vector(stopped *self)
                      "pxor %%xmm6, %%xmm6"
                      : "=m"(self->ready)
                      : "m"(self->leave), "r"((uint32_t)value)
-                     : "memory", "cc", "xmm6");
+                     : "memory", "cc" VECTOR_CLOBBERED);
 }
 
 static void stop_for_registers(void *argument)

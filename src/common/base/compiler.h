@@ -65,6 +65,15 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 /* The address behind the call of the function in which it stands. */
 #define VMKI_RETURN_ADDRESS() __builtin_return_address(0)
 
+/* An address in the frame of the function in which it stands, not above the end of its caller's frame. What the
+ * function saves of its caller's registers lies below it, or in so many words from it on. */
+#define VMKI_FRAME_ADDRESS() __builtin_frame_address(0)
+#if defined(__x86_64__) || defined(__i386__)
+#define VMKI_FRAME_SAVES 2
+#else
+#define VMKI_FRAME_SAVES 32
+#endif
+
 /* Order among what one thread does, as its own signal handler sees it. */
 #define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
@@ -152,6 +161,8 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 }
 
 #define VMKI_RETURN_ADDRESS() _ReturnAddress()
+#define VMKI_FRAME_ADDRESS() _AddressOfReturnAddress()
+#define VMKI_FRAME_SAVES 1
 #define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
 #if defined(_M_IX86) || defined(_M_X64)
 #define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
@@ -170,8 +181,7 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_FETCH_ADD(pointer, value) ((size_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 #endif
 
-#define VMKI_FETCH_ADD_32(pointer, value)                                                                              \
-    ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
+#define VMKI_FETCH_ADD_32(pointer, value) ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 
 /* Of 4 or 8 bytes. */
 #define VMKI_EXCHANGE(pointer, value)                                                                                  \

@@ -163,14 +163,13 @@ static void put_root(void *context, const void *at, uintptr_t object)
     d->roots++;
 }
 
-static void put_roots_of(void *context, const vmki_root *given)
+static void put_roots_of(void *context, const vmki_root *root, bool own)
 {
     dump *d = context;
-    vmki_root root = *given;
-    (void)vmki_asker_root(&d->asker, &root);
-    d->root = root.kind;
-    d->thread = root.mutator != NULL ? root.mutator->id : 0;
-    vmki_refs_of_root(d->gc, &root, put_root, d);
+    (void)own;
+    d->root = root->kind;
+    d->thread = root->mutator != NULL ? root->mutator->id : 0;
+    vmki_refs_of_root(d->gc, root, put_root, d);
 }
 
 static const char *kind_word(uint8_t code)
@@ -240,7 +239,7 @@ static void put_all(vmki_gc *gc, void *argument)
     dump *d = argument;
     put_head(d);
     put_types(d);
-    vmki_roots_visit(gc, put_roots_of, d);
+    vmki_asker_roots(gc, &d->asker, put_roots_of, d);
     if (!d->failed)
         vmki_gc_each(gc, put_object, d);
     if (!d->failed)

@@ -436,7 +436,7 @@ void vmki_gc_after_fork(bool in_child)
         vmki_os_lock_release(&gc->finalizers.lock);
         if (in_child) {
             vmki_markers_forget(gc);
-            gc->finalizers.runs = false;
+            vmki_finalizers_forget(gc);
         }
     }
 }

@@ -459,6 +459,8 @@ void vmki_finalizer_drop(vmki_gc *gc, uintptr_t object);
 /* After a cycle, when threads go on: wake who runs them. */
 void vmki_finalizers_wake(vmki_gc *gc);
 void vmki_finalizers_fini(vmki_gc *gc);
+/* After a fork the child has no thread for them; it is started again when it is needed. */
+void vmki_finalizers_forget(vmki_gc *gc);
 
 /* Links of one kind to what is not marked become 0; LONG: links in objects that are not marked are forgotten too.
  * Answers how many. */

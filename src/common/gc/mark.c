@@ -13,100 +13,128 @@
 
 /* --- discovering -------------------------------------------------------------------------------------------------- */
 
-/* A marker's push is plain code, but part of what no tool looks into. */
-VMKI_UNCHECKED_INLINE void note(vmki_marker *m, uintptr_t work)
+/* What a marker needs all the time, in registers as far as they go: writing marks could change its record, as far as
+ * the compiler knows. */
+typedef struct hot {
+    uintptr_t origin;
+    size_t limit;
+    const uint32_t *present;
+    const uint8_t *classes;
+    const size_t *taken;
+    size_t *marks;
+    vmki_shape *shapes;
+    uintptr_t *top; /* of the stack */
+    uintptr_t *end;
+} hot;
+
+/* The stack is the record's again, and back. Around every call that may use it. */
+VMKI_UNCHECKED_INLINE void stack_leave(vmki_marker *m, const hot *h)
 {
-    if (VMKI_UNLIKELY(m->top == m->room) && !vmki_marker_grow(m))
-        vmki_marker_overflow(m, work);
-    else
-        m->stack[m->top++] = work;
+    m->top = (size_t)(h->top - m->stack);
 }
 
-/* Set an object's mark; true: it was not set before, and there is such an object. */
-VMKI_UNCHECKED_INLINE bool mark(vmki_marker *m, uintptr_t base, const unsigned mode)
+VMKI_UNCHECKED_INLINE void stack_enter(const vmki_marker *m, hot *h)
 {
-    size_t granule = (base - m->origin) >> VMKI_GRANULE_SHIFT, at = granule / VMKI_WORD_BITS;
-    size_t bit = (size_t)1 << (granule % VMKI_WORD_BITS);
-    if ((VMKI_LOAD_RELAXED(&m->marks[at]) & bit) != 0 || (m->taken[at] & bit) == 0)
+    h->top = m->stack + m->top;
+    h->end = m->stack + m->room;
+}
+
+VMKI_UNCHECKED_INLINE hot hot_enter(vmki_marker *m)
+{
+    hot h = {m->origin, m->limit, m->present, m->classes, m->taken, m->marks, m->shapes, NULL, NULL};
+    stack_enter(m, &h);
+    return h;
+}
+
+VMKI_UNCHECKED_INLINE void note(vmki_marker *m, hot *h, uintptr_t work)
+{
+    if (VMKI_LIKELY(h->top != h->end)) {
+        *h->top++ = work;
+    } else {
+        stack_leave(m, h);
+        vmki_marker_push(m, work);
+        stack_enter(m, h);
+    }
+}
+
+/* Set the mark of the object that begins with a granule; true: it was not set before, and there is such an object. */
+VMKI_UNCHECKED_INLINE bool mark(const hot *h, size_t granule, const unsigned mode)
+{
+    size_t *word = &h->marks[granule / VMKI_WORD_BITS];
+    size_t marks = VMKI_LOAD_RELAXED(word), taken = h->taken[granule / VMKI_WORD_BITS];
+    unsigned at = granule % VMKI_WORD_BITS;
+    if ((marks >> at & 1) != 0 || (taken >> at & 1) == 0)
         return false;
     if (mode == VMKI_MARK_SHARED)
-        return (VMKI_FETCH_OR(&m->marks[at], bit) & bit) == 0;
-    m->marks[at] |= bit;
+        return (VMKI_FETCH_OR(word, (size_t)1 << at) >> at & 1) == 0;
+    *word = marks | (size_t)1 << at;
     return true;
 }
 
-VMKI_UNCHECKED static void discover_large(vmki_marker *m, uintptr_t word, unsigned code, const unsigned mode)
+/* Its page has no slots. */
+VMKI_UNCHECKED_INLINE void discover_large(vmki_marker *m, hot *h, size_t page, unsigned code, const unsigned mode)
 {
-    const vmk_heap *heap = m->gc->heap;
-    const vmk_span *span = &heap->records[heap->spans[(word - m->origin) >> VMK_HEAP_PAGE_SHIFT]];
-    uintptr_t base = (uintptr_t)span->base;
-    if (!(mode == VMKI_MARK_SHARED ? mark(m, base, VMKI_MARK_SHARED) : mark(m, base, VMKI_MARK_ALONE)))
-        return;
-    m->counts[code]++;
-    m->large_bytes += span->pages << VMK_HEAP_PAGE_SHIFT;
-    if (vmki_gc_codes[code].kind != VMKI_LEAF || mode == VMKI_MARK_WATCHED)
-        note(m, base);
-}
-
-VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, uintptr_t word, const unsigned mode)
-{
-    size_t page = (word - m->origin) >> VMK_HEAP_PAGE_SHIFT;
-    if (page >= m->limit)
-        return;
-    if (m->present != NULL && (m->present[page >> 14] >> (page >> 9 & 31) & 1) == 0)
-        return;
-    unsigned code = m->classes[page];
     if (code == 0)
         return;
-    const vmki_gc_code *c = &vmki_gc_codes[code];
-    if (VMKI_UNLIKELY(c->size_class == 0)) {
-        discover_large(m, word, code, mode);
+    const vmk_heap *heap = m->gc->heap;
+    const vmk_span *span = &heap->records[heap->spans[page]];
+    uintptr_t base = (uintptr_t)span->base;
+    if (!mark(h, (base - h->origin) >> VMKI_GRANULE_SHIFT, mode))
         return;
-    }
-    uintptr_t slab = word & ~(((uintptr_t)1 << c->shift) - 1);
-    uint32_t slot = (uint32_t)((((uint64_t)(word - slab) >> VMKI_GRANULE_SHIFT) * c->magic) >> VMKI_GC_MAGIC_SHIFT);
-    if (slot >= c->capacity)
-        return;
-    uintptr_t base = slab + (uintptr_t)slot * c->size;
-    if (!mark(m, base, mode))
-        return;
-    m->counts[code]++;
-    if (c->kind != VMKI_LEAF || mode == VMKI_MARK_WATCHED)
-        note(m, base);
+    h->shapes[code].count++;
+    m->large_bytes += span->pages << VMK_HEAP_PAGE_SHIFT;
+    if (!h->shapes[code].leaf || mode == VMKI_MARK_WATCHED)
+        note(m, h, base);
 }
 
-/* A word that may also be the end of an object. */
-VMKI_UNCHECKED_INLINE void discover_end(vmki_marker *m, uintptr_t word, const unsigned mode)
+/* What is left over at a slab's end counts as slots too, which are never taken. */
+VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, hot *h, uintptr_t word, const unsigned mode)
 {
-    discover(m, word, mode);
-    if (word % VMKI_GRANULE == 0) /* as the end of every slot is; within one, both are the same object */
-        discover(m, word - 1, mode);
-}
-
-VMKI_UNCHECKED_INLINE void discover_words(vmki_marker *m, uintptr_t base, uintptr_t end, bool ends, const unsigned mode)
-{
-    if (VMKI_UNLIKELY(ends)) {
-        for (; base < end; base += sizeof(uintptr_t))
-            discover_end(m, VMKI_LOAD_RELAXED((const uintptr_t *)base), mode);
+    size_t offset = word - h->origin, page = offset >> VMK_HEAP_PAGE_SHIFT;
+    if (page >= h->limit)
+        return;
+    if (h->present != NULL && (h->present[page >> 14] >> (page >> 9 & 31) & 1) == 0)
+        return;
+    unsigned code = h->classes[page];
+    vmki_shape *shape = &h->shapes[code];
+    if (VMKI_UNLIKELY(shape->granules == 0)) {
+        discover_large(m, h, page, code, mode);
         return;
     }
-    for (; base < end; base += sizeof(uintptr_t))
-        discover(m, VMKI_LOAD_RELAXED((const uintptr_t *)base), mode);
+    size_t granule = offset >> VMKI_GRANULE_SHIFT, within = granule & shape->mask;
+    uint32_t slot = (uint32_t)(((uint64_t)within * shape->magic) >> VMKI_GC_MAGIC_SHIFT);
+    granule = granule - within + (size_t)slot * shape->granules;
+    if (!mark(h, granule, mode))
+        return;
+    shape->count++;
+    if (!shape->leaf || mode == VMKI_MARK_WATCHED)
+        note(m, h, h->origin + (granule << VMKI_GRANULE_SHIFT) + shape->work);
+}
+
+/* `ends`: words may also be ends of objects. */
+VMKI_UNCHECKED_INLINE void discover_words(vmki_marker *m, hot *h, uintptr_t base, uintptr_t end, bool ends,
+                                          const unsigned mode)
+{
+    for (; base < end; base += sizeof(uintptr_t)) {
+        uintptr_t word = VMKI_LOAD_RELAXED((const uintptr_t *)base);
+        discover(m, h, word, mode);
+        if (ends && word % VMKI_GRANULE == 0) /* as the end of every slot is; within one, both are the same object */
+            discover(m, h, word - 1, mode);
+    }
 }
 
 /* --- scanning ----------------------------------------------------------------------------------------------------- */
 
 /* The elements of a typed object that begin in [from, to), as far as they are whole. */
-VMKI_UNCHECKED_INLINE void scan_elements(vmki_marker *m, const vmk_gc_type *type, uintptr_t base, size_t from,
+VMKI_UNCHECKED_INLINE void scan_elements(vmki_marker *m, hot *h, const vmk_gc_type *type, uintptr_t base, size_t from,
                                          size_t to, size_t size, const unsigned mode)
 {
     size_t element = type->words * sizeof(uintptr_t);
     for (size_t at = (from + element - 1) / element * element; at < to && element <= size - at; at += element)
         for (size_t word = 0; word * VMKI_WORD_BITS < type->words; word++) {
             const uintptr_t *words = (const uintptr_t *)(base + at) + word * VMKI_WORD_BITS;
-            size_t bits = type->words <= VMKI_WORD_BITS ? type->map_word : type->map[word];
-            for (; bits != 0; bits &= bits - 1)
-                discover(m, VMKI_LOAD_RELAXED(&words[vmki_lowest_bit(bits)]), mode);
+            for (size_t bits = type->map[word]; bits != 0; bits &= bits - 1)
+                discover(m, h, VMKI_LOAD_RELAXED(&words[vmki_lowest_bit(bits)]), mode);
         }
 }
 
@@ -114,108 +142,117 @@ VMKI_UNCHECKED_INLINE void scan_elements(vmki_marker *m, const vmk_gc_type *type
 VMKI_UNCHECKED_INLINE void scan_part(vmki_marker *m, const vmk_gc_type *type, uintptr_t base, size_t from, size_t to,
                                      size_t size, const unsigned mode)
 {
+    hot h = hot_enter(m);
     if (type == NULL)
-        discover_words(m, base + from, base + to, m->past_end, mode);
-    else if (type->map != NULL)
-        scan_elements(m, type, base, from, to, size, mode);
+        discover_words(m, &h, base + from, base + to, m->past_end, mode);
+    else
+        scan_elements(m, &h, type, base, from, to, size, mode);
+    stack_leave(m, &h);
 }
 
 /* A large object, from an offset on: a piece is scanned, the rest is work for later, perhaps another's. */
-VMKI_UNCHECKED_INLINE void scan_large(vmki_marker *m, uintptr_t at, const unsigned mode)
+VMKI_UNCHECKED_INLINE void scan_large(vmki_marker *m, const vmk_gc_type *type, const vmk_span *span, uintptr_t at,
+                                      const unsigned mode)
 {
-    const vmk_heap *heap = m->gc->heap;
-    const vmk_span *span = &heap->records[heap->spans[(at - m->origin) >> VMK_HEAP_PAGE_SHIFT]];
     uintptr_t base = (uintptr_t)span->base;
-    size_t size = span->pages << VMK_HEAP_PAGE_SHIFT, from = at - base;
-    const vmk_gc_type *type = m->gc->bins[m->gc->slabs[span->id].bin].type;
-    if (type != NULL && type->trace != NULL) {
-        type->trace(type->trace_context, (void *)base, size, &m->visitor);
-        return;
-    }
-    while (size - from > VMKI_PIECE) {
-        size_t next = from + VMKI_PIECE;
-        bool later = m->top != m->room || vmki_marker_grow(m);
+    size_t size = span->pages << VMK_HEAP_PAGE_SHIFT, from = at - base, next = from;
+    bool later = false;
+    for (; next < size && !later; from = next) {
+        next = vmki_min(from + VMKI_PIECE, size);
+        later = next < size && (m->top != m->room || vmki_marker_grow(m));
         if (later)
-            m->stack[m->top++] = (base + next) | VMKI_WORK_PIECE;
+            m->stack[m->top++] = base + next + VMKI_WORK_PIECE;
         scan_part(m, type, base, from, next, size, mode);
-        if (later)
-            return;
-        from = next;
     }
-    scan_part(m, type, base, from, size, size, mode);
 }
 
-/* Whatever is not a small conservative object. */
-VMKI_UNCHECKED_INLINE void scan_other(vmki_marker *m, uintptr_t base, const vmki_gc_code *c, const unsigned mode)
+/* An object, or the rest of a large one. */
+VMKI_UNCHECKED_INLINE void scan_any(vmki_marker *m, uintptr_t at, const unsigned mode)
 {
+    const vmk_heap *heap = m->gc->heap;
+    size_t page = (at - m->origin) >> VMK_HEAP_PAGE_SHIFT;
+    const vmki_gc_code *c = &vmki_gc_codes[m->classes[page]];
+    uint32_t id = heap->spans[page];
+    const vmk_gc_type *type = m->gc->bins[m->gc->slabs[id].bin].type;
     if (c->kind == VMKI_LEAF)
         return;
-    if (c->size_class == 0) {
-        scan_large(m, base, mode);
+    if (type != NULL && type->trace != NULL)
+        type->trace(type->trace_context, (void *)at, vmki_gc_size(m->gc, at, m->classes[page]), &m->visitor);
+    else if (c->size_class == 0)
+        scan_large(m, type, &heap->records[id], at, mode);
+    else
+        scan_part(m, type, at, 0, c->size, c->size, mode);
+}
+
+VMKI_READS_ANYTHING static void scan_alone(vmki_marker *m, uintptr_t at)
+{
+    scan_any(m, at, VMKI_MARK_ALONE);
+}
+
+VMKI_READS_ANYTHING static void scan_shared(vmki_marker *m, uintptr_t at)
+{
+    scan_any(m, at, VMKI_MARK_SHARED);
+}
+
+VMKI_READS_ANYTHING static void scan_watched(vmki_marker *m, uintptr_t at)
+{
+    scan_any(m, at, VMKI_MARK_WATCHED);
+}
+
+/* The smaller conservative objects here, all others there. */
+VMKI_UNCHECKED_INLINE void scan(vmki_marker *m, hot *h, uintptr_t work, const unsigned mode)
+{
+    size_t kind = work & VMKI_WORK_BITS;
+    uintptr_t at = work - kind;
+    if (VMKI_LIKELY(kind - 1 < VMKI_WORK_PIECE - 1) && mode != VMKI_MARK_WATCHED) {
+        discover_words(m, h, at, at + (kind << VMKI_GRANULE_SHIFT), false, mode);
         return;
     }
-    const vmk_heap *heap = m->gc->heap;
-    uint32_t id = heap->spans[(base - m->origin) >> VMK_HEAP_PAGE_SHIFT];
-    const vmk_gc_type *type = m->gc->bins[m->gc->slabs[id].bin].type;
-    if (type->trace != NULL)
-        type->trace(type->trace_context, (void *)base, c->size, &m->visitor);
-    else
-        scan_part(m, type, base, 0, c->size, c->size, mode);
-}
-
-VMKI_READS_ANYTHING static void scan_other_alone(vmki_marker *m, uintptr_t base, const vmki_gc_code *c)
-{
-    scan_other(m, base, c, VMKI_MARK_ALONE);
-}
-
-VMKI_READS_ANYTHING static void scan_other_shared(vmki_marker *m, uintptr_t base, const vmki_gc_code *c)
-{
-    scan_other(m, base, c, VMKI_MARK_SHARED);
-}
-
-VMKI_READS_ANYTHING static void scan_other_watched(vmki_marker *m, uintptr_t base, const vmki_gc_code *c)
-{
-    scan_other(m, base, c, VMKI_MARK_WATCHED);
-}
-
-VMKI_UNCHECKED_INLINE void scan(vmki_marker *m, uintptr_t work, const unsigned mode)
-{
-    const vmki_gc_code *c = &vmki_gc_codes[m->classes[(work - m->origin) >> VMK_HEAP_PAGE_SHIFT]];
-    if (mode == VMKI_MARK_WATCHED && work % 2 == 0)
-        m->gc->marking.reached(m->gc, work);
-    if (VMKI_LIKELY(c->kind == VMKI_CONSERVATIVE && c->size_class != 0))
-        discover_words(m, work, work + c->size, m->past_end, mode);
-    else if (mode == VMKI_MARK_ALONE)
-        scan_other_alone(m, work & ~(uintptr_t)VMKI_WORK_PIECE, c);
+    stack_leave(m, h);
+    if (mode == VMKI_MARK_WATCHED && kind != VMKI_WORK_PIECE)
+        m->gc->marking.reached(m->gc, at);
+    if (mode == VMKI_MARK_ALONE)
+        scan_alone(m, at);
     else if (mode == VMKI_MARK_SHARED)
-        scan_other_shared(m, work & ~(uintptr_t)VMKI_WORK_PIECE, c);
+        scan_shared(m, at);
     else
-        scan_other_watched(m, work & ~(uintptr_t)VMKI_WORK_PIECE, c);
+        scan_watched(m, at);
+    stack_enter(m, h);
 }
 
 /* --- the ring ----------------------------------------------------------------------------------------------------- */
 
 VMKI_UNCHECKED_INLINE bool drain(vmki_marker *m, const unsigned mode)
 {
-    unsigned poll = VMKI_POLL;
-    for (;;) {
-        while (m->ring_count < VMKI_RING && m->top != m->bottom) {
-            uintptr_t work = m->stack[--m->top];
+    hot h = hot_enter(m);
+    unsigned first = m->ring_first, count = m->ring_count, poll = VMKI_POLL;
+    uintptr_t *bottom = m->stack + m->bottom;
+    bool done = false, leave = false;
+    while (!leave) {
+        while (count < VMKI_RING && h.top != bottom) {
+            uintptr_t work = *--h.top;
             VMKI_PREFETCH(work);
-            m->ring[(m->ring_first + m->ring_count++) % VMKI_RING] = work;
+            m->ring[(first + count++) % VMKI_RING] = work;
         }
-        if (m->ring_count == 0)
-            return true;
-        uintptr_t work = m->ring[m->ring_first];
-        m->ring_first = (m->ring_first + 1) % VMKI_RING;
-        m->ring_count--;
-        scan(m, work, mode);
+        done = count == 0;
+        if (done)
+            break;
+        uintptr_t work = m->ring[first];
+        first = (first + 1) % VMKI_RING;
+        count--;
+        scan(m, &h, work, mode);
         if (mode != VMKI_MARK_WATCHED && --poll == 0) {
             poll = VMKI_POLL;
-            if (vmki_marker_poll(m))
-                return false;
+            stack_leave(m, &h);
+            leave = vmki_marker_poll(m);
+            stack_enter(m, &h);
         }
+        bottom = m->stack + m->bottom;
     }
+    stack_leave(m, &h);
+    m->ring_first = first;
+    m->ring_count = count;
+    return done;
 }
 
 VMKI_READS_ANYTHING static bool drain_alone(vmki_marker *m)
@@ -249,19 +286,26 @@ bool vmki_marker_drain(vmki_marker *m)
 /* --- one by one ----------------------------------------------------------------------------------------------------
  */
 
+VMKI_UNCHECKED_INLINE void visit(vmki_marker *m, uintptr_t word, const unsigned mode)
+{
+    hot h = hot_enter(m);
+    discover(m, &h, word, mode);
+    stack_leave(m, &h);
+}
+
 VMKI_READS_ANYTHING static void visit_alone(vmk_gc_visitor *visitor, uintptr_t word)
 {
-    discover((vmki_marker *)visitor, word, VMKI_MARK_ALONE);
+    visit((vmki_marker *)visitor, word, VMKI_MARK_ALONE);
 }
 
 VMKI_READS_ANYTHING static void visit_shared(vmk_gc_visitor *visitor, uintptr_t word)
 {
-    discover((vmki_marker *)visitor, word, VMKI_MARK_SHARED);
+    visit((vmki_marker *)visitor, word, VMKI_MARK_SHARED);
 }
 
 VMKI_READS_ANYTHING static void visit_watched(vmk_gc_visitor *visitor, uintptr_t word)
 {
-    discover((vmki_marker *)visitor, word, VMKI_MARK_WATCHED);
+    visit((vmki_marker *)visitor, word, VMKI_MARK_WATCHED);
 }
 
 void vmki_marker_mode(vmki_marker *m, enum vmki_mark_mode mode)
@@ -295,14 +339,21 @@ static inline uintptr_t last_word(const void *base, size_t size)
     return ((uintptr_t)base + size) & ~(uintptr_t)(sizeof(uintptr_t) - 1);
 }
 
+VMKI_UNCHECKED_INLINE void range(vmki_marker *m, uintptr_t base, uintptr_t end, bool exact, const unsigned mode)
+{
+    hot h = hot_enter(m);
+    discover_words(m, &h, base, end, !exact, mode);
+    stack_leave(m, &h);
+}
+
 VMKI_READS_ANYTHING static void range_alone(vmki_marker *m, uintptr_t base, uintptr_t end, bool exact)
 {
-    discover_words(m, base, end, !exact, VMKI_MARK_ALONE);
+    range(m, base, end, exact, VMKI_MARK_ALONE);
 }
 
 VMKI_READS_ANYTHING static void range_watched(vmki_marker *m, uintptr_t base, uintptr_t end, bool exact)
 {
-    discover_words(m, base, end, !exact, VMKI_MARK_WATCHED);
+    range(m, base, end, exact, VMKI_MARK_WATCHED);
 }
 
 /* Roots are noted by the collecting thread alone, while the others rest. */
@@ -314,30 +365,12 @@ void vmki_mark_range(vmki_marker *m, const void *base, size_t size, bool exact)
         range_alone(m, first_word(base), last_word(base, size), exact);
 }
 
-VMKI_READS_ANYTHING static void inside_alone(vmki_marker *m, uintptr_t base)
-{
-    const vmki_gc_code *c = &vmki_gc_codes[m->classes[(base - m->origin) >> VMK_HEAP_PAGE_SHIFT]];
-    if (c->kind == VMKI_CONSERVATIVE && c->size_class != 0)
-        discover_words(m, base, base + c->size, m->past_end, VMKI_MARK_ALONE);
-    else
-        scan_other(m, base, c, VMKI_MARK_ALONE);
-}
-
-VMKI_READS_ANYTHING static void inside_watched(vmki_marker *m, uintptr_t base)
-{
-    const vmki_gc_code *c = &vmki_gc_codes[m->classes[(base - m->origin) >> VMK_HEAP_PAGE_SHIFT]];
-    if (c->kind == VMKI_CONSERVATIVE && c->size_class != 0)
-        discover_words(m, base, base + c->size, m->past_end, VMKI_MARK_WATCHED);
-    else
-        scan_other(m, base, c, VMKI_MARK_WATCHED);
-}
-
 void vmki_mark_inside(vmki_marker *m, uintptr_t base)
 {
     if (m->mode == VMKI_MARK_WATCHED)
-        inside_watched(m, base);
+        scan_watched(m, base);
     else
-        inside_alone(m, base);
+        scan_alone(m, base);
 }
 
 void vmki_marker_rescan(vmki_marker *m, size_t page)

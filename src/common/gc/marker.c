@@ -319,6 +319,19 @@ void vmki_markers_forget(vmki_gc *gc)
 
 /* --- the cycle ---------------------------------------------------------------------------------------------------- */
 
+static vmki_shape shape_of(const vmki_gc_code *code, bool past_end)
+{
+    vmki_shape shape = {.leaf = code->kind == VMKI_LEAF};
+    if (code->size_class == 0)
+        return shape;
+    shape.magic = code->magic;
+    shape.mask = (1u << (code->shift - VMKI_GRANULE_SHIFT)) - 1;
+    shape.granules = (uint16_t)code->granules;
+    if (code->kind == VMKI_CONSERVATIVE && code->granules < VMKI_WORK_PIECE && !past_end)
+        shape.work = (uint8_t)code->granules;
+    return shape;
+}
+
 static void marker_begin(vmki_marker *m, vmki_gc *gc)
 {
     const vmk_heap *heap = gc->heap;
@@ -334,7 +347,8 @@ static void marker_begin(vmki_marker *m, vmki_gc *gc)
     m->overflow_low = SIZE_MAX;
     m->overflow_high = 0;
     m->large_bytes = 0;
-    memset(m->counts, 0, sizeof m->counts);
+    for (unsigned code = 0; code < 256; code++)
+        m->shapes[code] = shape_of(&vmki_gc_codes[code], m->past_end);
     vmki_marker_mode(m, VMKI_MARK_ALONE);
 }
 
@@ -401,8 +415,8 @@ void vmki_mark_end(vmki_gc *gc, vmk_gc_event *event)
         event->markers += m->worked;
         event->live_bytes += m->large_bytes;
         for (unsigned code = 1; code < 256; code++) {
-            event->live_objects += m->counts[code];
-            event->live_bytes += m->counts[code] * vmki_gc_codes[code].size;
+            event->live_objects += m->shapes[code].count;
+            event->live_bytes += m->shapes[code].count * vmki_gc_codes[code].size;
         }
         stack_trim(m);
     }

@@ -2,9 +2,9 @@
  *
  * What mark.c and marker.c share: a marker, and all of them.
  *
- * Work is a word: the address of an object that is marked and has not been scanned; or, with WORK_PIECE, where in a
- * large object scanning goes on. It is in the stack of one marker, in its ring, or in its mailbox, and only that marker
- * touches the first two.
+ * Work is a word: the address of an object that is marked and has not been scanned, or where in a large object scanning
+ * goes on, with what kind of work it is in the lowest bits. It is in the stack of one marker, in its ring, or in its
+ * mailbox, and only that marker touches the first two.
  *
  * Who marks. `busy` counts the markers that may have work: a marker is counted from before it takes any until it has
  * none, mailbox included. So none is left anywhere when it is 0, and it stays 0.
@@ -19,11 +19,23 @@ enum {
     VMKI_MAIL = 256,       /* words that a marker gives at once */
     VMKI_POLL = 64,        /* objects between two looks at whether others want work */
     VMKI_LINE = 64,        /* bytes that processors pass between them at a time */
-    VMKI_WORK_PIECE = 1,   /* of a large object */
     VMKI_PIECE = 128 << 10 /* bytes of a large object that are scanned at once */
 };
 
 enum vmki_mail { VMKI_MAIL_EMPTY, VMKI_MAIL_FULL, VMKI_MAIL_TAKEN };
+
+/* The lowest four bits of a work. 1 ... 14: a conservative object of so many granules. */
+enum { VMKI_WORK_BITS = 15, VMKI_WORK_ANY = 0, VMKI_WORK_PIECE = 15 };
+
+/* What marking needs to know of a code, and what it counts. */
+typedef struct vmki_shape {
+    uint32_t magic;    /* see vmki_gc_code */
+    uint32_t mask;     /* granules of a slab - 1 */
+    uint16_t granules; /* of a slot; 0: no objects, or large ones */
+    uint8_t work;      /* what is added to an object's address to make a work of it */
+    bool leaf;
+    size_t count; /* of objects marked */
+} vmki_shape;
 
 /* ALONE: no other marker marks, so that bits are set plainly. WATCHED: the same, and all that is marked is shown. */
 enum vmki_mark_mode { VMKI_MARK_ALONE, VMKI_MARK_SHARED, VMKI_MARK_WATCHED };
@@ -55,7 +67,7 @@ struct vmki_marker {
     size_t overflow_low; /* pages with objects that are marked and were to be scanned; low > high: none */
     size_t overflow_high;
     size_t large_bytes;
-    size_t counts[256]; /* of objects marked, by code */
+    vmki_shape shapes[256]; /* by code */
 
     struct vmki_crew *crew;
     unsigned number;

@@ -6,6 +6,7 @@
 #define VMKI_GC_PARTS_H
 
 #include "common/gc/map.h"
+#include "common/gc/records.h"
 #include "common/gc/world.h"
 
 /* pace.c */
@@ -24,8 +25,9 @@ typedef struct vmki_roots {
     vmki_os_lock lock;
     vmki_map ranges; /* by base: an index + 1 into the table */
     vmk_table table;
-    vmki_map pins; /* by object: how often */
-    size_t count;
+    vmki_map pins;     /* by object: how often */
+    size_t count;      /* records that were ever used, */
+    size_t free_first; /* and those that aren't any more; index + 1 */
     bool ready;
 } vmki_roots;
 
@@ -40,18 +42,23 @@ typedef struct vmki_marking {
 } vmki_marking;
 
 /* finalize.c */
+typedef struct vmki_queue {
+    size_t first; /* records by number, 0: none */
+    size_t last;
+} vmki_queue;
+
 typedef struct vmki_finalizers {
     vmki_os_lock lock;
-    vmki_map set;      /* by object: an index + 1 into the table */
-    vmk_table table;   /* of records */
-    size_t free_first; /* of unused records, index + 1 */
-    size_t made;
-    size_t queue_first; /* of those that wait, index + 1 */
-    size_t queue_last;
-    size_t waiting;
-    bool ready;
-    bool runs; /* the thread */
-    bool stop;
+    vmki_map set; /* by object: its record, those that wait too */
+    vmki_records records;
+    vmki_queue queue;   /* those that wait */
+    vmki_queue running; /* those being run of which no stack keeps the object alive */
+    size_t waiting;     /* in the queue; atomic */
+
+    vmki_os_lock thread_lock; /* of what follows; never held inside, nor taken while the world is stopped */
+    bool runs;
+    uintptr_t stop; /* atomic, as the next */
+    uintptr_t thread_id;
     vmki_os_thread thread;
     vmki_os_event event;
 } vmki_finalizers;
@@ -59,18 +66,19 @@ typedef struct vmki_finalizers {
 /* weak.c */
 typedef struct vmki_links {
     vmki_os_lock lock;
-    vmki_map map; /* by the link's address: the object, the kind in its lowest bit */
+    vmki_map map; /* by the link's address: its record */
+    vmki_map to;  /* by object: the first record of those that refer to it */
+    vmki_map in;  /* by object: the first record of those that lie in it, but not at its start */
+    vmki_records records;
 } vmki_links;
 
 /* ephemeron.c */
 typedef struct vmki_ephemerons {
     vmki_os_lock lock;
-    vmki_map map; /* by the ephemeron: an index + 1 into the table, or as ephemeron.c wants it */
-    vmk_table table;
-    size_t made;
-    size_t free_first;
-    size_t count;
-    bool ready;
+    vmki_map keys; /* by key: the first record of those that have it */
+    vmki_records records;
+    size_t ready; /* while they are marked: the first of those whose value is to be */
+    size_t steps; /* records looked at by that, ever. For tests */
 } vmki_ephemerons;
 
 /* leak.c */

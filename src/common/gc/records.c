@@ -33,8 +33,9 @@ static vmk_status chunk_make(vmki_records *records, unsigned chunk)
     return VMK_OK;
 }
 
-vmk_status vmki_records_reserve(vmki_records *records)
+vmk_status vmki_records_reserve(vmki_records *records, size_t size)
 {
+    records->size = size;
     if (records->free_first != 0)
         return VMK_OK;
     unsigned top = vmki_highest_bit(records->made + ((size_t)1 << VMKI_RECORDS_FIRST_SHIFT));
@@ -50,7 +51,7 @@ size_t vmki_records_take(vmki_records *records, uintptr_t object)
     if (number != 0)
         records->free_first = ((vmki_record *)vmki_record_at(records, number))->chain.next;
     else
-        number = ++records->made;
+        VMKI_STORE_RELAXED(&records->made, number = records->made + 1);
     vmki_record *record = vmki_record_at(records, number);
     memset(record, 0, records->size);
     record->object = object;
@@ -74,7 +75,7 @@ void vmki_records_fini(vmki_records *records)
         memcpy(&region, records->chunks[i] - HEAD_SIZE, sizeof region);
         vmk_release(&region);
     }
-    *records = (vmki_records){.size = records->size};
+    *records = (vmki_records){.made = 0};
 }
 
 size_t vmki_records_bytes(const vmki_records *records)

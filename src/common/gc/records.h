@@ -25,10 +25,10 @@ typedef struct vmki_record {
 typedef struct vmki_records {
     unsigned char *chunks[VMKI_RECORD_CHUNKS];
     size_t size; /* of a record */
-    size_t made; /* the highest number ever used */
+    size_t made; /* the highest number ever used; atomic */
     size_t free_first;
     size_t count; /* in use; atomic: may be read without the lock */
-} vmki_records;   /* all zero but for the size: none */
+} vmki_records;   /* all zero: none */
 
 /* A record that was made. */
 static inline void *vmki_record_at(const vmki_records *records, size_t number)
@@ -38,8 +38,9 @@ static inline void *vmki_record_at(const vmki_records *records, size_t number)
     return records->chunks[top - VMKI_RECORDS_FIRST_SHIFT] + (at - ((size_t)1 << top)) * records->size;
 }
 
-/* See to it that one more can be taken. VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT, VMK_ERR_MAPPINGS. */
-vmk_status vmki_records_reserve(vmki_records *records);
+/* See to it that one more can be taken. `size` is the same in all calls. VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT,
+ * VMK_ERR_MAPPINGS. */
+vmk_status vmki_records_reserve(vmki_records *records, size_t size);
 
 /* After that: a record, all zero but for its object. Answers its number. */
 size_t vmki_records_take(vmki_records *records, uintptr_t object);

@@ -46,15 +46,13 @@ static void refs_of_range(ref_visitor *v, const void *base, size_t size, bool en
         ref_word(v, words + i, word_at(words + i), ends);
 }
 
-/* An array of elements, up to what can be used of the object. */
+/* An array of whole elements; what can be used behind the last is none. */
 static void refs_by_map(ref_visitor *v, const vmk_gc_type *type, const uintptr_t *words, size_t count)
 {
-    for (size_t i = 0, in_element = 0; i < count; i++) {
-        if ((type->map[in_element / VMKI_WORD_BITS] >> (in_element % VMKI_WORD_BITS) & 1) != 0)
-            ref_word(v, words + i, word_at(words + i), false);
-        if (++in_element == type->words)
-            in_element = 0;
-    }
+    for (; count >= type->words; count -= type->words, words += type->words)
+        for (size_t i = 0; i < type->words; i++)
+            if ((type->map[i / VMKI_WORD_BITS] >> (i % VMKI_WORD_BITS) & 1) != 0)
+                ref_word(v, words + i, word_at(words + i), false);
 }
 
 void vmki_refs_of_object(vmki_gc *gc, uintptr_t base, vmki_ref_visitor *visit, void *context)
@@ -82,21 +80,50 @@ void vmki_refs_of_root(vmki_gc *gc, const vmki_root *root, vmki_ref_visitor *vis
         refs_of_range(&v, root->base, root->size, !root->exact);
 }
 
-bool vmki_asker_root(const vmki_asker *asker, vmki_root *root)
+/* --- roots, as who asks wants them -------------------------------------------------------------------------------- */
+
+typedef struct asking {
+    const vmki_asker *asker;
+    vmki_asker_visitor *visit;
+    void *context;
+} asking;
+
+/* Where the caller's part of a stack begins, if this is the stack. Stacks grow to lower addresses. */
+static bool caller_begins(const vmki_asker *asker, const vmki_root *root, uintptr_t *at)
 {
-    if (asker->mutator == NULL || root->mutator != asker->mutator)
-        return false;
-    if (root->kind == VMK_GC_ROOT_REGISTERS) { /* those of now are this library's */
-        root->base = asker->registers;
-        root->size = sizeof asker->registers;
-        return true;
-    }
-    if (root->kind != VMK_GC_ROOT_STACK)
-        return false;
     uintptr_t base = (uintptr_t)root->base, own = (uintptr_t)(asker + 1);
-    if (own > base && own - base <= root->size) { /* stacks grow to lower addresses: what is below is this library's */
-        root->base = (const void *)vmki_ceil(own, sizeof(uintptr_t));
-        root->size -= (uintptr_t)root->base - base;
+    if (own - base >= root->size)
+        own = (uintptr_t)asker->frame;
+    *at = vmki_ceil(own, sizeof(uintptr_t));
+    return own - base < root->size;
+}
+
+static void visit_as_asked(void *context, const vmki_root *given)
+{
+    const asking *a = context;
+    vmki_root root = *given;
+    uintptr_t at;
+    bool own = false;
+    if (a->asker->mutator != NULL && root.mutator == a->asker->mutator) {
+        if (root.kind == VMK_GC_ROOT_REGISTERS && root.base == (const void *)root.mutator->left.words)
+            return; /* this library's */
+        if (root.kind == VMK_GC_ROOT_STACK && caller_begins(a->asker, &root, &at)) {
+            own = true;
+            root.size -= at - (uintptr_t)root.base;
+            root.base = (const void *)at;
+        }
     }
-    return true;
+    a->visit(a->context, &root, own);
+}
+
+void vmki_asker_roots(vmki_gc *gc, const vmki_asker *asker, vmki_asker_visitor *visit, void *context)
+{
+    asking a = {asker, visit, context};
+    vmki_root root = {.kind = VMK_GC_ROOT_REGISTERS,
+                      .mutator = asker->mutator,
+                      .base = asker->registers,
+                      .size = sizeof asker->registers};
+    if (asker->mutator != NULL && (gc->flags & VMK_GC_NO_STACKS) == 0)
+        visit(context, &root, true);
+    vmki_roots_visit(gc, visit_as_asked, &a);
 }

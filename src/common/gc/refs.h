@@ -13,17 +13,20 @@
  * address where the caller's stack begins. */
 typedef struct vmki_asker {
     const vmki_mutator *mutator; /* NULL: its stack is no root */
+    const void *frame;           /* for where tools have locals elsewhere */
     _Alignas(16) unsigned char registers[VMKI_OS_REGISTERS];
 } vmki_asker;
 
 static inline void vmki_asker_begin(vmki_asker *asker)
 {
     memset(asker, 0, sizeof *asker);
-    asker->mutator = vmki_mutator_self();
     vmki_os_registers_save(asker->registers);
+    asker->mutator = vmki_mutator_self();
+    asker->frame = VMKI_FRAME_ADDRESS();
 }
 
-/* Is this root the asker's own stack or registers? Then it is made what it was in the caller. */
-bool vmki_asker_root(const vmki_asker *asker, vmki_root *root);
+/* vmki_roots_visit; `own`: it is the asker's stack or registers, as they were in the caller. */
+typedef void vmki_asker_visitor(void *context, const vmki_root *root, bool own);
+void vmki_asker_roots(vmki_gc *gc, const vmki_asker *asker, vmki_asker_visitor *visit, void *context);
 
 #endif

@@ -82,12 +82,11 @@ static void reach_from_root(void *context, const void *at, uintptr_t object)
     reach(context, object, 0);
 }
 
-static void root_visit(void *context, const vmki_root *given)
+static void root_visit(void *context, const vmki_root *root, bool own)
 {
     search *s = context;
-    vmki_root root = *given;
-    if (vmki_asker_root(&s->asker, &root) == s->own)
-        vmki_refs_of_root(s->gc, &root, reach_from_root, s);
+    if (own == s->own)
+        vmki_refs_of_root(s->gc, root, reach_from_root, s);
 }
 
 static void reach_value(search *s, const pair *p)
@@ -117,7 +116,7 @@ static void reach_values(search *s, size_t index)
 static void search_from_roots(search *s, bool own)
 {
     s->own = own;
-    vmki_roots_visit(s->gc, root_visit, s);
+    vmki_asker_roots(s->gc, &s->asker, root_visit, s);
     for (; s->done < s->count && !s->found && s->status == VMK_OK; s->done++) {
         vmki_refs_of_object(s->gc, entry_at(s, s->done)->object, reach_from, s);
         if (s->pair_count != 0)
@@ -223,17 +222,16 @@ static void word_visit(void *context, const void *at, uintptr_t object)
     }
 }
 
-static void word_in_root(void *context, const vmki_root *given)
+static void word_in_root(void *context, const vmki_root *root, bool own)
 {
     word_search *w = context;
-    vmki_root root = *given;
-    if (w->found || vmki_asker_root(&w->s->asker, &root) != w->s->own)
+    if (w->found || own != w->s->own)
         return;
-    vmki_refs_of_root(w->s->gc, &root, word_visit, w);
+    vmki_refs_of_root(w->s->gc, root, word_visit, w);
     if (w->found) {
-        w->root = root.kind;
-        w->mutator = root.mutator;
-        if (root.kind == VMK_GC_ROOT_PIN || root.kind == VMK_GC_ROOT_FINALIZABLE)
+        w->root = root->kind;
+        w->mutator = root->mutator;
+        if (root->kind == VMK_GC_ROOT_PIN || root->kind == VMK_GC_ROOT_FINALIZABLE)
             w->at = NULL; /* a copy's address */
     }
 }
@@ -249,7 +247,7 @@ static vmk_gc_step step_make(const search *s, const entry *e)
     word_search w = {.s = s, .object = e->object};
     vmk_gc_step step = {.object = describe(s->gc, e->object)};
     if (e->parent == 0) {
-        vmki_roots_visit(s->gc, word_in_root, &w);
+        vmki_asker_roots(s->gc, &s->asker, word_in_root, &w);
         step.root = w.root;
         step.thread = w.mutator != NULL ? w.mutator->id : 0;
     } else {

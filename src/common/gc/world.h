@@ -3,10 +3,17 @@
  * The threads that the collector knows, of the whole process: all collected heaps share them, since any thread's stack
  * may hold pointers into any of them. One collection at a time stops them all.
  *
- * How a thread is stopped. Whoever stops sets `wanted` in each mutator, and interrupts it (not in a cooperative
- * collection). A thread that is `inside` (it holds a slot that it has taken and nobody else knows of) is let out first:
- * on leaving it sees `wanted` and parks. A thread that is BLOCKED stands still as far as objects go, and becomes HELD:
- * it can't leave before the world goes on. Whatever way it was stopped, what it had in registers is in memory.
+ * How a thread is stopped. Whoever stops sets `wanted` in each mutator, makes it ASKED, and interrupts it (not in a
+ * cooperative collection). A thread that is `inside` (it holds a slot that it has taken and nobody else knows of) is
+ * let out first: on leaving it sees `wanted` and parks. A thread that is BLOCKED stands still as far as objects go, and
+ * becomes HELD: it can't leave before the world goes on. Whatever way it was stopped, what it had in registers is in
+ * memory.
+ *
+ *             ask            stands still                          ask
+ *   RUNNING ------> ASKED ------------------> STOPPED     BLOCKED ------> HELD      RUNNING -> BLOCKED, ASKED -> HELD:
+ *      ^              |                          |           ^              |       the thread itself, on entering.
+ *      |   given up   |         resume           |           |    resume    |       BLOCKED -> RUNNING: on leaving.
+ *      `--------------+--------------------------'           `--------------'
  *
  * Locks, in the order in which they are taken: the world's lock; [the loader's]; a gc's lock; those of the heap layer.
  * The world's lock is waited for as BLOCKED.
@@ -23,7 +30,22 @@ enum { VMKI_GCS_MAX = 64 }; /* collected heaps at once */
  * for what it has taken may be rooted nowhere yet. */
 enum vmki_wanted { VMKI_WANTED_NOT, VMKI_WANTED_NOW, VMKI_WANTED_LATER };
 
-enum vmki_mutator_state { VMKI_RUNNING, VMKI_STOPPED, VMKI_BLOCKED, VMKI_HELD };
+enum vmki_mutator_state { VMKI_RUNNING, VMKI_ASKED, VMKI_STOPPED, VMKI_BLOCKED, VMKI_HELD };
+
+/* Where the registers of a thread are that stands still. */
+enum vmki_stands {
+    VMKI_STANDS_HERE,      /* on its stack, at sp or above */
+    VMKI_STANDS_NOTED,     /* in `left` */
+    VMKI_STANDS_SUSPENDED, /* in os.registers */
+    VMKI_STANDS_GONE       /* nowhere: the thread has ended, and its stack with it */
+};
+
+/* What the callers of a function had in the registers that it must preserve for them. */
+enum { VMKI_LEFT_WORDS = 112 };
+typedef struct vmki_left {
+    size_t count; /* 0: nothing */
+    uintptr_t words[VMKI_LEFT_WORDS];
+} vmki_left;
 
 struct vmk_gc_stack {
     struct vmk_gc_stack *next; /* of all that are registered; a thread's own isn't */
@@ -31,7 +53,9 @@ struct vmk_gc_stack {
     void *low;
     void *high;
     void *sp;                     /* where it was left; `high` if nobody was ever on it */
-    struct vmki_mutator *mutator; /* that runs on it, or NULL */
+    struct vmki_mutator *mutator; /* that runs on it, or NULL; atomic */
+    bool seen;                    /* by the visit that is going on */
+    vmki_left left;               /* when it was; good until a thread is known to be on it again */
 };
 
 struct vmki_gc_cache;
@@ -40,16 +64,22 @@ typedef struct vmki_mutator {
     vmki_os_mutator os; /* must be first */
     uintptr_t inside;   /* written by the thread alone, plainly: read when it stands still, or by its own handler */
     uintptr_t wanted;   /* atomic; enum vmki_wanted */
-    uintptr_t state;    /* atomic; enum vmki_mutator_state */
-    uintptr_t id;       /* of the thread, as the system has it */
-    void *sp;           /* when it is not RUNNING: what is in use of the stack that it is on begins here */
-    vmki_os_event go;   /* what a parked thread waits for */
+    uint32_t state;     /* atomic; enum vmki_mutator_state */
+    uint32_t told;      /* atomic; it was inside when it was interrupted: it will park on leaving */
+    uint32_t stands;    /* enum vmki_stands; when it is not RUNNING nor ASKED, as the next two */
+    void *sp;           /* what is in use of the stack that it is on begins here */
+    vmki_left left;
+    uintptr_t id;     /* of the thread, as the system has it */
+    vmki_os_event go; /* what a parked thread waits for */
     unsigned registrations;
     struct vmki_gc_cache *caches[VMKI_GCS_MAX]; /* by the number of the heap */
     struct vmk_gc_stack own;
     struct vmk_gc_stack *stack; /* that it is on as far as it has said */
     bool blocks;                /* between blocking_enter and blocking_leave */
-    struct vmki_mutator *next;  /* of all; under the world's lock */
+    bool alternate;             /* HERE, on an alternate signal stack: */
+    void *alternate_low;
+    void *alternate_high;
+    struct vmki_mutator *next; /* of all; under the world's lock */
     struct vmki_mutator *previous;
 } vmki_mutator;
 
@@ -97,8 +127,8 @@ void vmki_world_lock(void);
 void vmki_world_unlock(void);
 
 /* Under the lock, and within vmki_os_with_libraries: stop all mutators but the calling thread, whose registers are
- * saved in its mutator if it has one, and whose sp is known. Answers how many were stopped; *nanoseconds: how long it
- * took. */
+ * saved in its mutator if it has one, and whose sp is known. When it returns no stopped thread holds the vm lock.
+ * Answers how many were stopped; *nanoseconds: how long it took. */
 size_t vmki_world_stop(bool cooperative, uint64_t *nanoseconds);
 void vmki_world_resume(void);
 
@@ -116,8 +146,8 @@ void vmki_world_visit(vmki_thread_visitor *visit, void *context);
 void vmki_gc_thread_ends(vmki_mutator *mutator);
 
 /* Fork: the world registers its handlers when it is prepared; before the fork it takes its own lock, then calls the
- * first, which takes those of all heaps; in the child all other mutators are forgotten: their caches are flushed by
- * vmki_gc_thread_ends. gc.c */
+ * first, which takes those of all heaps; in the child, after the second, all other mutators are forgotten: their caches
+ * are flushed by vmki_gc_thread_ends. gc.c */
 void vmki_gc_before_fork(void);
 void vmki_gc_after_fork(bool in_child);
 
