@@ -334,7 +334,8 @@ static void act_upper_half(agent *self)
 
 static bool examine_upper_half(agent *a)
 {
-    return found_at(a, 1, WORLD_STACK, true) && found_at(a, 2, 0, false);
+    bool there = found_at(a, 1, WORLD_STACK, true);
+    return found_at(a, 2, 0, false) && there;
 }
 
 START_TEST(upper_half_of_a_vector)
@@ -362,7 +363,8 @@ static void act_key(agent *self)
 
 static bool examine_key(agent *a)
 {
-    return found_at(a, 1, WORLD_THREAD, true) && found_at(a, 2, WORLD_THREAD, false);
+    bool there = found_at(a, 1, WORLD_THREAD, true);
+    return found_at(a, 2, WORLD_THREAD, false) && there;
 }
 
 /* glibc keeps the first 32 elsewhere than the others. */
