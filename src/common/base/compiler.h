@@ -65,6 +65,9 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 /* The address behind the call of the function in which it stands. */
 #define VMKI_RETURN_ADDRESS() __builtin_return_address(0)
 
+/* Of bytes, sequentially consistent, as what is below. */
+#define VMKI_LOAD_BYTE(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+#define VMKI_EXCHANGE_BYTE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
 /* An address in the frame of the function in which it stands, not above the end of its caller's frame. What the
  * function saves of its caller's registers lies below it, or in so many words from it on. */
 #define VMKI_FRAME_ADDRESS() __builtin_frame_address(0)
@@ -161,6 +164,9 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 }
 
 #define VMKI_RETURN_ADDRESS() _ReturnAddress()
+#define VMKI_LOAD_BYTE(pointer) (*(volatile const uint8_t *)(pointer))
+#define VMKI_EXCHANGE_BYTE(pointer, value) ((uint8_t)_InterlockedExchange8((volatile char *)(pointer), (char)(value)))
+
 #define VMKI_FRAME_ADDRESS() _AddressOfReturnAddress()
 #define VMKI_FRAME_SAVES 1
 #define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()

@@ -23,6 +23,7 @@ typedef struct hot {
     const size_t *taken;
     size_t *marks;
     vmki_shape *shapes;
+    uint8_t *states;
     uintptr_t *top; /* of the stack */
     uintptr_t *end;
 } hot;
@@ -41,7 +42,7 @@ VMKI_UNCHECKED_INLINE void stack_enter(const vmki_marker *m, hot *h)
 
 VMKI_UNCHECKED_INLINE hot hot_enter(vmki_marker *m)
 {
-    hot h = {m->origin, m->limit, m->present, m->classes, m->taken, m->marks, m->shapes, NULL, NULL};
+    hot h = {m->origin, m->limit, m->present, m->classes, m->taken, m->marks, m->shapes, m->states, NULL, NULL};
     stack_enter(m, &h);
     return h;
 }
@@ -57,18 +58,76 @@ VMKI_UNCHECKED_INLINE void note(vmki_marker *m, hot *h, uintptr_t work)
     }
 }
 
-/* Set the mark of the object that begins with a granule; true: it was not set before, and there is such an object. */
+/* Is there an object that begins with a granule, and is not marked? */
+VMKI_UNCHECKED_INLINE bool unmarked(const hot *h, size_t granule)
+{
+    size_t marks = VMKI_LOAD_RELAXED(&h->marks[granule / VMKI_WORD_BITS]);
+    size_t taken = h->taken[granule / VMKI_WORD_BITS];
+    return (marks >> granule % VMKI_WORD_BITS & 1) == 0 && (taken >> granule % VMKI_WORD_BITS & 1) != 0;
+}
+
+/* Mark it; false: somebody else was faster. */
 VMKI_UNCHECKED_INLINE bool mark(const hot *h, size_t granule, const unsigned mode)
 {
-    size_t *word = &h->marks[granule / VMKI_WORD_BITS];
-    size_t marks = VMKI_LOAD_RELAXED(word), taken = h->taken[granule / VMKI_WORD_BITS];
-    unsigned at = granule % VMKI_WORD_BITS;
-    if ((marks >> at & 1) != 0 || (taken >> at & 1) == 0)
-        return false;
+    size_t *word = &h->marks[granule / VMKI_WORD_BITS], bit = (size_t)1 << granule % VMKI_WORD_BITS;
     if (mode == VMKI_MARK_SHARED)
-        return (VMKI_FETCH_OR(word, (size_t)1 << at) >> at & 1) == 0;
-    *word = marks | (size_t)1 << at;
+        return (VMKI_FETCH_OR(word, bit) & bit) == 0;
+    *word |= bit;
     return true;
+}
+
+/* --- pages -------------------------------------------------------------------------------------------------------- */
+
+enum { PAGE_GRANULES = (int)(VMK_HEAP_PAGE_SIZE / VMKI_GRANULE) };
+
+/* From now on its objects are scanned together: but for those that are marked already, who has marked them sees to it.
+ * False: somebody else is at it. */
+VMKI_UNCHECKED_INLINE bool page_switch(const hot *h, const vmki_marker *m, size_t page, const unsigned mode)
+{
+    uint8_t before = VMKI_SCAN_OBJECTS;
+    if (mode == VMKI_MARK_SHARED && !vmki_cas_byte(&h->states[page], &before, VMKI_SCAN_SWITCHING))
+        return before >= VMKI_SCAN_IDLE;
+    for (size_t i = page * VMKI_PAGE_WORDS; i < (page + 1) * VMKI_PAGE_WORDS; i++)
+        VMKI_STORE_RELAXED(&m->scanned[i], VMKI_LOAD_RELAXED(&h->marks[i]));
+    VMKI_STORE_RELEASE(&h->states[page], VMKI_SCAN_IDLE);
+    return true;
+}
+
+/* May an object of the page be left to it? To be asked before it is marked: a mark that is older than the page's state
+ * may be taken for one that somebody else sees to. */
+VMKI_UNCHECKED_INLINE bool page_ready(const hot *h, const vmki_marker *m, size_t page, const unsigned mode)
+{
+    uint8_t state = VMKI_LOAD_ACQUIRE(&h->states[page]);
+    return VMKI_LIKELY(state >= VMKI_SCAN_IDLE) || (state == VMKI_SCAN_OBJECTS && page_switch(h, m, page, mode));
+}
+
+/* After an object was marked: who finds the page QUEUED may rely on its being looked at after that. */
+VMKI_UNCHECKED_INLINE bool page_claim(const hot *h, size_t page, const unsigned mode)
+{
+    if (mode == VMKI_MARK_SHARED)
+        return VMKI_LOAD_BYTE(&h->states[page]) != VMKI_SCAN_QUEUED &&
+               VMKI_EXCHANGE_BYTE(&h->states[page], VMKI_SCAN_QUEUED) != VMKI_SCAN_QUEUED;
+    bool claimed = h->states[page] != VMKI_SCAN_QUEUED;
+    h->states[page] = VMKI_SCAN_QUEUED;
+    return claimed;
+}
+
+VMKI_UNCHECKED_INLINE void page_append(vmki_marker *m, size_t page)
+{
+    uint32_t entry = (uint32_t)page + 1;
+    m->next[page] = 0;
+    if (m->first == 0)
+        m->first = entry;
+    else
+        m->next[m->last - 1] = entry;
+    m->last = entry;
+    m->queued++;
+}
+
+VMKI_UNCHECKED_INLINE void page_queue(const hot *h, vmki_marker *m, size_t page, const unsigned mode)
+{
+    if (page_claim(h, page, mode))
+        page_append(m, page);
 }
 
 /* Its page has no slots. */
@@ -79,7 +138,8 @@ VMKI_UNCHECKED_INLINE void discover_large(vmki_marker *m, hot *h, size_t page, u
     const vmk_heap *heap = m->gc->heap;
     const vmk_span *span = &heap->records[heap->spans[page]];
     uintptr_t base = (uintptr_t)span->base;
-    if (!mark(h, (base - h->origin) >> VMKI_GRANULE_SHIFT, mode))
+    size_t granule = (base - h->origin) >> VMKI_GRANULE_SHIFT;
+    if (!unmarked(h, granule) || !mark(h, granule, mode))
         return;
     h->shapes[code].count++;
     m->large_bytes += span->pages << VMK_HEAP_PAGE_SHIFT;
@@ -88,7 +148,7 @@ VMKI_UNCHECKED_INLINE void discover_large(vmki_marker *m, hot *h, size_t page, u
 }
 
 /* What is left over at a slab's end counts as slots too, which are never taken. */
-VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, hot *h, uintptr_t word, const unsigned mode)
+VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, hot *h, uintptr_t word, const unsigned mode, const bool paged)
 {
     size_t offset = word - h->origin, page = offset >> VMK_HEAP_PAGE_SHIFT;
     if (page >= h->limit)
@@ -104,22 +164,28 @@ VMKI_UNCHECKED_INLINE void discover(vmki_marker *m, hot *h, uintptr_t word, cons
     size_t granule = offset >> VMKI_GRANULE_SHIFT, within = granule & shape->mask;
     uint32_t slot = (uint32_t)(((uint64_t)within * shape->magic) >> VMKI_GC_MAGIC_SHIFT);
     granule = granule - within + (size_t)slot * shape->granules;
+    if (!unmarked(h, granule))
+        return;
+    page = granule / PAGE_GRANULES;
+    bool left = paged && shape->paged && page_ready(h, m, page, mode);
     if (!mark(h, granule, mode))
         return;
     shape->count++;
-    if (!shape->leaf || mode == VMKI_MARK_WATCHED)
+    if (left)
+        page_queue(h, m, page, mode);
+    else if (!shape->leaf || mode == VMKI_MARK_WATCHED)
         note(m, h, h->origin + (granule << VMKI_GRANULE_SHIFT) + shape->work);
 }
 
 /* `ends`: words may also be ends of objects. */
 VMKI_UNCHECKED_INLINE void discover_words(vmki_marker *m, hot *h, uintptr_t base, uintptr_t end, bool ends,
-                                          const unsigned mode)
+                                          const unsigned mode, const bool paged)
 {
     for (; base < end; base += sizeof(uintptr_t)) {
         uintptr_t word = VMKI_LOAD_RELAXED((const uintptr_t *)base);
-        discover(m, h, word, mode);
+        discover(m, h, word, mode, paged);
         if (ends && word % VMKI_GRANULE == 0) /* as the end of every slot is; within one, both are the same object */
-            discover(m, h, word - 1, mode);
+            discover(m, h, word - 1, mode, paged);
     }
 }
 
@@ -134,7 +200,7 @@ VMKI_UNCHECKED_INLINE void scan_elements(vmki_marker *m, hot *h, const vmk_gc_ty
         for (size_t word = 0; word * VMKI_WORD_BITS < type->words; word++) {
             const uintptr_t *words = (const uintptr_t *)(base + at) + word * VMKI_WORD_BITS;
             for (size_t bits = type->map[word]; bits != 0; bits &= bits - 1)
-                discover(m, h, VMKI_LOAD_RELAXED(&words[vmki_lowest_bit(bits)]), mode);
+                discover(m, h, VMKI_LOAD_RELAXED(&words[vmki_lowest_bit(bits)]), mode, false);
         }
 }
 
@@ -144,7 +210,7 @@ VMKI_UNCHECKED_INLINE void scan_part(vmki_marker *m, const vmk_gc_type *type, ui
 {
     hot h = hot_enter(m);
     if (type == NULL)
-        discover_words(m, &h, base + from, base + to, m->past_end, mode);
+        discover_words(m, &h, base + from, base + to, m->past_end, mode, false);
     else
         scan_elements(m, &h, type, base, from, to, size, mode);
     stack_leave(m, &h);
@@ -200,12 +266,16 @@ VMKI_READS_ANYTHING static void scan_watched(vmki_marker *m, uintptr_t at)
 }
 
 /* The smaller conservative objects here, all others there. */
-VMKI_UNCHECKED_INLINE void scan(vmki_marker *m, hot *h, uintptr_t work, const unsigned mode)
+VMKI_UNCHECKED_INLINE void scan(vmki_marker *m, hot *h, uintptr_t work, const unsigned mode, const bool paged)
 {
     size_t kind = work & VMKI_WORK_BITS;
     uintptr_t at = work - kind;
-    if (VMKI_LIKELY(kind - 1 < VMKI_WORK_PIECE - 1) && mode != VMKI_MARK_WATCHED) {
-        discover_words(m, h, at, at + (kind << VMKI_GRANULE_SHIFT), false, mode);
+    if (VMKI_LIKELY(kind - 1 < VMKI_WORK_PAGE - 1) && mode != VMKI_MARK_WATCHED) {
+        discover_words(m, h, at, at + (kind << VMKI_GRANULE_SHIFT), false, mode, paged);
+        return;
+    }
+    if (kind == VMKI_WORK_PAGE) {
+        page_append(m, (at - h->origin) >> VMK_HEAP_PAGE_SHIFT);
         return;
     }
     stack_leave(m, h);
@@ -220,67 +290,145 @@ VMKI_UNCHECKED_INLINE void scan(vmki_marker *m, hot *h, uintptr_t work, const un
     stack_enter(m, h);
 }
 
+VMKI_UNCHECKED_INLINE size_t page_pending(const vmki_marker *m, const hot *h, size_t word)
+{
+    return VMKI_LOAD_RELAXED(&h->marks[word]) & ~VMKI_LOAD_RELAXED(&m->scanned[word]);
+}
+
+/* The first line of each object that is pending in a word's granules; of several in a line, once. */
+VMKI_UNCHECKED_INLINE void page_prefetch(const vmki_marker *m, const hot *h, size_t word)
+{
+    size_t bits = page_pending(m, h, word);
+    bits |= bits >> 1;
+    bits |= bits >> 2;
+    uintptr_t base = h->origin + word * VMKI_WORD_BITS * VMKI_GRANULE;
+    for (bits &= SIZE_MAX / 15; bits != 0; bits &= bits - 1)
+        VMKI_PREFETCH(base + ((size_t)vmki_lowest_bit(bits) << VMKI_GRANULE_SHIFT));
+}
+
+/* What is pending in a page, in the order of addresses; what becomes so meanwhile, too. */
+VMKI_UNCHECKED_INLINE void page_pass(vmki_marker *m, hot *h, size_t page, size_t size, const unsigned mode,
+                                     const bool paged)
+{
+    size_t word = page * VMKI_PAGE_WORDS, end = word + VMKI_PAGE_WORDS, pending;
+    for (; word < end; word++) {
+        if (word + 1 < end)
+            page_prefetch(m, h, word + 1);
+        else if (m->first != 0)
+            page_prefetch(m, h, (size_t)(m->first - 1) * VMKI_PAGE_WORDS);
+        uintptr_t base = h->origin + word * VMKI_WORD_BITS * VMKI_GRANULE;
+        while ((pending = page_pending(m, h, word)) != 0) {
+            VMKI_STORE_RELAXED(&m->scanned[word], VMKI_LOAD_RELAXED(&m->scanned[word]) | pending);
+            for (; pending != 0; pending &= pending - 1) {
+                uintptr_t at = base + ((size_t)vmki_lowest_bit(pending) << VMKI_GRANULE_SHIFT);
+                m->pages_objects++;
+                discover_words(m, h, at, at + size, false, mode, paged);
+            }
+        }
+    }
+}
+
+/* The first page of the queue. It is QUEUED while it is scanned, so that what is found in it itself does not put it
+ * there once more; then it must be looked at again after it has become IDLE. */
+VMKI_UNCHECKED_INLINE void page_scan(vmki_marker *m, hot *h, const unsigned mode, const bool paged)
+{
+    size_t page = m->first - 1, pending, size = (size_t)h->shapes[h->classes[page]].granules << VMKI_GRANULE_SHIFT;
+    m->first = m->next[page];
+    m->queued--;
+    m->pages_seen++;
+    do {
+        page_pass(m, h, page, size, mode, paged);
+        if (mode == VMKI_MARK_SHARED)
+            (void)VMKI_EXCHANGE_BYTE(&h->states[page], VMKI_SCAN_IDLE);
+        else
+            h->states[page] = VMKI_SCAN_IDLE;
+        pending = 0;
+        for (size_t word = page * VMKI_PAGE_WORDS; word < (page + 1) * VMKI_PAGE_WORDS; word++)
+            pending |= page_pending(m, h, word);
+    } while (pending != 0 && page_claim(h, page, mode));
+}
+
 /* --- the ring ----------------------------------------------------------------------------------------------------- */
 
-VMKI_UNCHECKED_INLINE bool drain(vmki_marker *m, const unsigned mode)
+VMKI_UNCHECKED_INLINE bool poll(vmki_marker *m, hot *h)
+{
+    stack_leave(m, h);
+    bool leave = vmki_marker_poll(m);
+    stack_enter(m, h);
+    return leave;
+}
+
+/* True: there is no work left. */
+VMKI_UNCHECKED_INLINE bool drain(vmki_marker *m, const unsigned mode, const bool paged)
 {
     hot h = hot_enter(m);
-    unsigned first = m->ring_first, count = m->ring_count, poll = VMKI_POLL;
-    uintptr_t *bottom = m->stack + m->bottom;
-    bool done = false, leave = false;
+    unsigned left = VMKI_POLL;
+    bool leave = false;
     while (!leave) {
-        while (count < VMKI_RING && h.top != bottom) {
+        uintptr_t *bottom = m->stack + m->bottom;
+        while (m->ring_count < VMKI_RING && h.top != bottom) {
             uintptr_t work = *--h.top;
             VMKI_PREFETCH(work);
-            m->ring[(first + count++) % VMKI_RING] = work;
+            m->ring[(m->ring_first + m->ring_count++) % VMKI_RING] = work;
         }
-        done = count == 0;
-        if (done)
+        if (m->ring_count != 0) {
+            uintptr_t work = m->ring[m->ring_first];
+            m->ring_first = (m->ring_first + 1) % VMKI_RING;
+            m->ring_count--;
+            scan(m, &h, work, mode, paged);
+            left--;
+        } else if (m->first != 0 && mode != VMKI_MARK_WATCHED) {
+            page_scan(m, &h, mode, paged);
+            left = 0;
+        } else {
             break;
-        uintptr_t work = m->ring[first];
-        first = (first + 1) % VMKI_RING;
-        count--;
-        scan(m, &h, work, mode);
-        if (mode != VMKI_MARK_WATCHED && --poll == 0) {
-            poll = VMKI_POLL;
-            stack_leave(m, &h);
-            leave = vmki_marker_poll(m);
-            stack_enter(m, &h);
         }
-        bottom = m->stack + m->bottom;
+        if (left == 0) {
+            left = VMKI_POLL;
+            leave = poll(m, &h);
+        }
     }
     stack_leave(m, &h);
-    m->ring_first = first;
-    m->ring_count = count;
-    return done;
+    return !leave;
 }
 
 VMKI_READS_ANYTHING static bool drain_alone(vmki_marker *m)
 {
-    return drain(m, VMKI_MARK_ALONE);
+    return drain(m, VMKI_MARK_ALONE, false);
 }
 
-VMKI_READS_ANYTHING static void drain_shared(vmki_marker *m)
+VMKI_READS_ANYTHING static bool drain_alone_paged(vmki_marker *m)
 {
-    drain(m, VMKI_MARK_SHARED);
+    return drain(m, VMKI_MARK_ALONE, true);
 }
 
-VMKI_READS_ANYTHING static void drain_watched(vmki_marker *m)
+VMKI_READS_ANYTHING static bool drain_shared(vmki_marker *m)
 {
-    drain(m, VMKI_MARK_WATCHED);
+    return drain(m, VMKI_MARK_SHARED, false);
+}
+
+VMKI_READS_ANYTHING static bool drain_shared_paged(vmki_marker *m)
+{
+    return drain(m, VMKI_MARK_SHARED, true);
+}
+
+VMKI_READS_ANYTHING static bool drain_watched(vmki_marker *m)
+{
+    return drain(m, VMKI_MARK_WATCHED, false);
 }
 
 bool vmki_marker_drain(vmki_marker *m)
 {
-    if (m->mode == VMKI_MARK_ALONE)
-        return drain_alone(m);
-    if (m->mode == VMKI_MARK_WATCHED)
-        drain_watched(m);
-    else
-        do
-            drain_shared(m);
-        while (vmki_marker_take_back(m));
-    return true;
+    static bool (*const drains[][2])(vmki_marker * m) = {
+        {drain_alone, drain_alone_paged}, {drain_shared, drain_shared_paged}, {drain_watched, drain_watched}};
+    m->helped = false;
+    for (;;) {
+        bool done = drains[m->mode][m->paged](m);
+        if (m->helped)
+            return false;
+        if (done && (m->mode != VMKI_MARK_SHARED || !vmki_marker_take_back(m)))
+            return true;
+    }
 }
 
 /* --- one by one ----------------------------------------------------------------------------------------------------
@@ -289,7 +437,7 @@ bool vmki_marker_drain(vmki_marker *m)
 VMKI_UNCHECKED_INLINE void visit(vmki_marker *m, uintptr_t word, const unsigned mode)
 {
     hot h = hot_enter(m);
-    discover(m, &h, word, mode);
+    discover(m, &h, word, mode, false);
     stack_leave(m, &h);
 }
 
@@ -342,7 +490,7 @@ static inline uintptr_t last_word(const void *base, size_t size)
 VMKI_UNCHECKED_INLINE void range(vmki_marker *m, uintptr_t base, uintptr_t end, bool exact, const unsigned mode)
 {
     hot h = hot_enter(m);
-    discover_words(m, &h, base, end, !exact, mode);
+    discover_words(m, &h, base, end, !exact, mode, false);
     stack_leave(m, &h);
 }
 

@@ -27,6 +27,9 @@ enum {
     PATIENCE = 8192,        /* objects, when nobody has said how many shall mark */
     PATIENCE_ASKED = 256,   /* when somebody has */
     MARKERS_USUAL = 8,      /* at most, when nobody has said */
+    PAGES_JUDGED = 64,      /* pages, from whose objects it is told whether they are dense, */
+    DENSE = 8,              /* which so many objects to a page are, */
+    POLLS_WAITED = 256,     /* and if not, how long it takes until that is tried again */
     YIELDS = 100            /* that somebody hungry waits with before it sleeps, */
 };
 
@@ -99,36 +102,82 @@ static void stack_trim(vmki_marker *m)
 void vmki_marker_overflow(vmki_marker *m, uintptr_t base)
 {
     size_t page = (base - m->origin) >> VMK_HEAP_PAGE_SHIFT;
+    if (m->again != NULL)
+        VMKI_STORE_RELAXED(&m->again[page], 1);
     m->overflow_low = vmki_min(m->overflow_low, page);
     m->overflow_high = vmki_max(m->overflow_high, page);
 }
 
 /* --- from one to another ------------------------------------------------------------------------------------------ */
 
+/* Half of the queue of pages. */
+static size_t mail_pages(vmki_marker *m)
+{
+    size_t count = vmki_min(m->queued / 2, VMKI_MAIL);
+    for (size_t i = 0; i < count; i++) {
+        size_t page = m->first - 1;
+        m->mail[i] = m->origin + (page << VMK_HEAP_PAGE_SHIFT) + VMKI_WORK_PAGE;
+        m->first = m->next[page];
+    }
+    m->queued -= (uint32_t)count;
+    return count;
+}
+
 static void mail_give(vmki_marker *m)
 {
-    size_t have = m->top - m->bottom;
-    if (have < 2 || VMKI_LOAD_ACQUIRE(&m->mail_state) != VMKI_MAIL_EMPTY)
+    if (VMKI_LOAD_ACQUIRE(&m->mail_state) != VMKI_MAIL_EMPTY)
         return;
-    size_t count = vmki_min(have / 2, VMKI_MAIL);
-    memcpy(m->mail, m->stack + m->bottom, count * sizeof *m->mail);
-    m->bottom += count;
+    size_t count = vmki_min((m->top - m->bottom) / 2, VMKI_MAIL);
+    if (count != 0) {
+        memcpy(m->mail, m->stack + m->bottom, count * sizeof *m->mail);
+        m->bottom += count;
+    } else {
+        count = mail_pages(m);
+    }
     m->mail_count = (uint32_t)count;
-    VMKI_STORE_RELEASE(&m->mail_state, VMKI_MAIL_FULL);
+    if (count != 0)
+        VMKI_STORE_RELEASE(&m->mail_state, VMKI_MAIL_FULL);
+}
+
+/* Does it pay to leave objects to their pages? It does where many are found in a page before its turn comes. While
+ * objects go through the ring, that is guessed from how many of those in it lie in the same pages; while they don't, it
+ * is known. */
+static bool paged_best(vmki_marker *m)
+{
+    if (m->states == NULL)
+        return false;
+    if (m->paged) {
+        if (m->pages_seen < PAGES_JUDGED)
+            return true;
+        bool dense = m->pages_objects >= m->pages_seen * DENSE;
+        m->pages_seen = m->pages_objects = 0;
+        m->wait = dense ? 0 : POLLS_WAITED;
+        return dense;
+    }
+    if (m->wait != 0 || m->ring_count < VMKI_RING - 1) {
+        m->wait -= m->wait != 0;
+        return false;
+    }
+    unsigned near = 0;
+    for (unsigned i = 1; i < VMKI_RING; i++)
+        near += ((m->ring[i] ^ m->ring[i - 1]) >> VMK_HEAP_PAGE_SHIFT) == 0;
+    m->pages_seen = m->pages_objects = 0;
+    return near >= VMKI_RING / 2;
 }
 
 bool vmki_marker_poll(vmki_marker *m)
 {
     vmki_crew *crew = m->crew;
+    bool paged = paged_best(m), change = paged != m->paged;
+    m->paged = paged;
     if (m->mode == VMKI_MARK_SHARED) {
         if (VMKI_LOAD_RELAXED(&crew->hungry) != 0)
             mail_give(m);
-        return false;
+    } else if (m->mode == VMKI_MARK_ALONE && crew->started != 0) {
+        crew->patience -= vmki_min(crew->patience, VMKI_POLL);
+        m->helped = crew->patience == 0;
     }
-    if (crew->started == 0)
-        return false;
-    crew->patience -= vmki_min(crew->patience, VMKI_POLL);
-    return crew->patience == 0;
+    return change || m->helped;
 }
 
 /* The contents of a mailbox that is ours now. */
@@ -292,6 +341,9 @@ size_t vmki_mark_bytes(const vmki_gc *gc)
 void vmki_markers_end(vmki_gc *gc)
 {
     vmki_crew *crew = gc->marking.crew;
+    if (gc->marking.ready)
+        vmk_table_fini(&gc->marking.pages);
+    gc->marking.ready = false;
     if (crew == NULL)
         return;
     VMKI_FETCH_ADD(&crew->stop, 1);
@@ -319,6 +371,37 @@ void vmki_markers_forget(vmki_gc *gc)
 
 /* --- the cycle ---------------------------------------------------------------------------------------------------- */
 
+static bool pages_prepare(vmki_gc *gc, size_t first, size_t count)
+{
+    vmk_table *pages = &gc->marking.pages;
+    if (vmk_table_ensure_range(pages, first, count) != VMK_OK)
+        return false;
+    memset(vmk_table_at(pages, VMKI_PAGES_STATE, first), VMKI_SCAN_OBJECTS, count);
+    memset(vmk_table_at(pages, VMKI_PAGES_AGAIN, first), 0, count);
+    return true;
+}
+
+/* The table of pages, if there can be one. It is as sparse as the heap's own. */
+static bool pages_begin(vmki_gc *gc)
+{
+    const vmk_heap *heap = gc->heap;
+    vmki_marking *marking = &gc->marking;
+    vmk_table_config config = {.capacity = vmki_heap_of(gc->heap)->plan.window_pages,
+                               .column_bits = {8, 8, 32, VMK_HEAP_PAGE_SIZE / VMKI_GRANULE},
+                               .flags = heap->present != NULL ? VMK_TABLE_SPARSE : VMK_TABLE_EXACT};
+    if (!marking->ready)
+        marking->ready = config.capacity < UINT32_MAX && vmk_table_init(&marking->pages, &config) == VMK_OK;
+    if (!marking->ready)
+        return false;
+    if (heap->present == NULL)
+        return pages_prepare(gc, 0, heap->limit);
+    for (size_t page = 0; page < heap->limit; page += VMKI_CHUNK_PAGES)
+        if ((heap->present[page >> 14] >> (page >> 9 & 31) & 1) != 0 &&
+            !pages_prepare(gc, page, vmki_min(VMKI_CHUNK_PAGES, heap->limit - page)))
+            return false;
+    return true;
+}
+
 static vmki_shape shape_of(const vmki_gc_code *code, bool past_end)
 {
     vmki_shape shape = {.leaf = code->kind == VMKI_LEAF};
@@ -327,8 +410,10 @@ static vmki_shape shape_of(const vmki_gc_code *code, bool past_end)
     shape.magic = code->magic;
     shape.mask = (1u << (code->shift - VMKI_GRANULE_SHIFT)) - 1;
     shape.granules = (uint16_t)code->granules;
-    if (code->kind == VMKI_CONSERVATIVE && code->granules < VMKI_WORK_PIECE && !past_end)
+    if (code->kind == VMKI_CONSERVATIVE && code->granules < VMKI_WORK_PAGE && !past_end) {
         shape.work = (uint8_t)code->granules;
+        shape.paged = true;
+    }
     return shape;
 }
 
@@ -343,7 +428,13 @@ static void marker_begin(vmki_marker *m, vmki_gc *gc)
     m->taken = gc->taken;
     m->marks = gc->marks;
     m->past_end = (gc->flags & VMK_GC_PAST_END) != 0;
-    m->worked = false;
+    m->worked = m->paged = m->helped = false;
+    m->wait = 0;
+    bool pages = gc->marking.paged;
+    m->states = pages ? vmk_table_at(&gc->marking.pages, VMKI_PAGES_STATE, 0) : NULL;
+    m->again = pages ? vmk_table_at(&gc->marking.pages, VMKI_PAGES_AGAIN, 0) : NULL;
+    m->next = pages ? vmk_table_at(&gc->marking.pages, VMKI_PAGES_NEXT, 0) : NULL;
+    m->scanned = pages ? vmk_table_at(&gc->marking.pages, VMKI_PAGES_SCANNED, 0) : NULL;
     m->overflow_low = SIZE_MAX;
     m->overflow_high = 0;
     m->large_bytes = 0;
@@ -359,6 +450,9 @@ vmki_marker *vmki_mark_begin(vmki_gc *gc)
         crew = gc->marking.crew = &lone_crew;
         lone_marker.crew = crew;
     }
+    vmki_os_error error = vmki_os_error_get();
+    gc->marking.paged = pages_begin(gc);
+    vmki_os_error_set(error);
     for (unsigned i = 0; i <= crew->started; i++)
         marker_begin(&crew->markers[i], gc);
     crew->rescans = 0;
@@ -383,8 +477,12 @@ static bool rescan(vmki_crew *crew)
     crew->rescans++;
     vmki_marker *m = &crew->markers[0];
     for (size_t page = low; page <= high; page++)
-        if (vmki_gc_page_code(m->gc, m->origin + (page << VMK_HEAP_PAGE_SHIFT)) != 0)
+        if (vmki_gc_page_code(m->gc, m->origin + (page << VMK_HEAP_PAGE_SHIFT)) != 0 &&
+            (m->again == NULL || m->again[page] != 0)) {
+            if (m->again != NULL)
+                m->again[page] = 0;
             vmki_marker_rescan(m, page);
+        }
     return true;
 }
 

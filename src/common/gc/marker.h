@@ -24,8 +24,17 @@ enum {
 
 enum vmki_mail { VMKI_MAIL_EMPTY, VMKI_MAIL_FULL, VMKI_MAIL_TAKEN };
 
-/* The lowest four bits of a work. 1 ... 14: a conservative object of so many granules. */
-enum { VMKI_WORK_BITS = 15, VMKI_WORK_ANY = 0, VMKI_WORK_PIECE = 15 };
+/* The lowest four bits of a work. 1 ... 13: a conservative object of so many granules. PAGE: a page that waits. */
+enum { VMKI_WORK_BITS = 15, VMKI_WORK_ANY = 0, VMKI_WORK_PAGE = 14, VMKI_WORK_PIECE = 15 };
+
+/* How a page's objects are scanned, see mark.c. In SWITCHING somebody is at it; QUEUED: it is in a marker's queue, or
+ * being scanned. */
+enum vmki_scan { VMKI_SCAN_OBJECTS, VMKI_SCAN_SWITCHING, VMKI_SCAN_IDLE, VMKI_SCAN_QUEUED };
+
+/* The columns of the table of pages. */
+enum { VMKI_PAGES_STATE, VMKI_PAGES_AGAIN, VMKI_PAGES_NEXT, VMKI_PAGES_SCANNED };
+
+enum { VMKI_PAGE_WORDS = (int)(VMK_HEAP_PAGE_SIZE / VMKI_GRANULE / VMKI_WORD_BITS) };
 
 /* What marking needs to know of a code, and what it counts. */
 typedef struct vmki_shape {
@@ -34,6 +43,7 @@ typedef struct vmki_shape {
     uint16_t granules; /* of a slot; 0: no objects, or large ones */
     uint8_t work;      /* what is added to an object's address to make a work of it */
     bool leaf;
+    bool paged;   /* objects may be left to their pages */
     size_t count; /* of objects marked */
 } vmki_shape;
 
@@ -52,8 +62,14 @@ struct vmki_marker {
     const uint8_t *classes;
     const size_t *taken;
     size_t *marks;
+    uint8_t *states; /* by page, as the next; NULL: all are scanned object by object. Atomic; enum vmki_scan */
+    uint8_t *again;  /* there are objects that are marked and were to be scanned */
+    uint32_t *next;  /* page + 1 of a queue; 0: the last */
+    size_t *scanned; /* a bit for each granule, as the marks */
     bool past_end;
     uint8_t mode; /* enum vmki_mark_mode */
+    bool paged;   /* what is found now is left to its page */
+    bool helped;  /* the drain has ended because others shall help */
     bool worked;
 
     uintptr_t *stack; /* work: [bottom, top) of it */
@@ -63,6 +79,13 @@ struct vmki_marker {
     unsigned ring_first;
     unsigned ring_count;
     uintptr_t ring[VMKI_RING];
+
+    uint32_t first; /* of the queue of pages, + 1; 0: none */
+    uint32_t last;
+    uint32_t queued;
+    size_t pages_seen; /* since the last look at it: pages scanned, and objects in them */
+    size_t pages_objects;
+    unsigned wait; /* polls, until it may be tried again to leave objects to their pages */
 
     size_t overflow_low; /* pages with objects that are marked and were to be scanned; low > high: none */
     size_t overflow_high;
@@ -113,7 +136,8 @@ bool vmki_marker_grow(vmki_marker *marker);
 /* This can't be put on the stack: it will be found again. */
 void vmki_marker_overflow(vmki_marker *marker, uintptr_t base);
 
-/* Every VMKI_POLL objects: give others work; true: end the drain, for others shall help. */
+/* Every VMKI_POLL objects, and after a page: give others work; is it better to leave objects to their pages? True: end
+ * the drain, for others shall help, or this shall be done another way. */
 bool vmki_marker_poll(vmki_marker *marker);
 
 /* The stack is empty, the ring too: take back what nobody has fetched. */

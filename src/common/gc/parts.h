@@ -37,7 +37,8 @@ typedef struct vmki_marking {
     struct vmki_crew *crew; /* see marker.h; NULL: not yet */
     vmk_region region;      /* that it is in */
     vmk_table pages;        /* by page of the window: see mark.c */
-    bool ready;             /* there is that table */
+    bool ready;             /* there is that table, */
+    bool paged;             /* and it has all that this cycle needs */
     void (*reached)(struct vmk_gc *gc, uintptr_t base);
 } vmki_marking;
 
