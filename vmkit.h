@@ -11,6 +11,7 @@
  *   Part 4  heap     spans of pages, found again by any address in them
  *   Part 5  objects  memory of any size, on spans: allocate, reallocate, free
  *   Part 6  services what else systems do with memory: guards, sharing, write-watch and more; of parts 1 and 2 alone
+ *   Part 7  gc       collected heaps, on parts 1 to 4
  *
  * Words used throughout
  *
@@ -1505,6 +1506,390 @@ VMK_API bool vmk_watch_fault(const void *address);
 
 /* All can be written again as before. Misuse: not started, or stopped before. */
 VMK_API void vmk_watch_stop(vmk_watch *watch);
+
+/* ================================================================================================================== */
+/* Part 7: gc, collected heaps                                                                                        */
+/* ================================================================================================================== */
+
+/* A collected heap finds out by itself which of its objects can still be reached, and uses the memory of the others
+ * again. Objects never move. What can be reached is told from roots: the stacks and registers of threads, thread-local
+ * storage, static data of the program and of every library, and what the program names; and from what the objects hold.
+ *
+ *   leaf           an object without pointers: never looked into
+ *   conservative   every aligned word that could be the address of an object is taken for one
+ *   typed          a map says which words are pointers, or a function of the program's shows them
+ *
+ * A pointer to the inside of an object, or to the end of it, keeps the object alive as one to its start does. For the
+ * end that holds where the pointer is in a root that is scanned conservatively; in objects with VMK_GC_PAST_END. A
+ * pointer that is disguised, or is kept where nobody looks (memory of malloc or of a region, files, another process),
+ * keeps nothing alive.
+ *
+ * To collect, all threads that the collector knows are stopped, wherever they are, even with locks held; all that can
+ * be reached is marked by several threads at once; then the threads go on, and the rest is swept, bit by bit, as memory
+ * is needed. Memory is always zero when it is handed out.
+ *
+ * Threads. A thread registers itself before it touches objects (vmk_gc_thread_register), and a registered thread may
+ * use any collected heap. Every function may be called by every registered thread at the same time; callbacks say what
+ * they may do. On POSIX systems threads are stopped by a signal (a real-time signal that nobody uses), which a
+ * registered thread must not block for long: a collection waits for it.
+ *
+ * H.-J. Boehm, M. Weiser, "Garbage collection in an uncooperative environment", 1988. Marks in a bitmap beside the heap
+ * and lazy sweeping: Zorn, 1990, and Boehm's collector. Prefetching through a ring: C.-Y. Cher, A. Hosking,
+ * T. Vijaykumar, "Software prefetching for mark-sweep garbage collection", 2004. Span-wise marking: M. Knyszek,
+ * A. Clements, "Green Tea", 2025. Ephemerons: B. Hayes, 1997. */
+
+typedef struct vmk_gc vmk_gc;
+
+enum {
+    VMK_GC_NO_STACKS = 1u << 0,    /* stacks, registers and thread-local storage are no roots: the program names all
+                                      that is. It implies VMK_GC_COOPERATIVE: what a thread has just allocated is safe
+                                      until its next safe point */
+    VMK_GC_NO_STATIC = 1u << 1,    /* static data is no root */
+    VMK_GC_COOPERATIVE = 1u << 2,  /* threads stop at safe points only: vmk_gc_safepoint, and every allocation */
+    VMK_GC_AUTO_THREADS = 1u << 3, /* a thread that allocates without being registered is registered by that, until its
+                                      end. It must have received no object before that from others */
+    VMK_GC_PAST_END = 1u << 4,     /* words of conservative objects that are the end of an object keep it alive too;
+                                      what lies behind it as well, then */
+    VMK_GC_FINALIZER_THREAD = 1u << 5, /* a thread of the library's runs finalizers; else vmk_gc_finalize does */
+    VMK_GC_LEAKS = 1u << 6,  /* for programs that free by hand: what is collected without having been freed is told to
+                                on_leak */
+    VMK_GC_SITES = 1u << 7,  /* note for every object by which call it was allocated. Costs a table entry for each */
+    VMK_GC_STRESS = 1u << 8, /* for tests: collect at every allocation */
+    VMK_GC_VERIFY = 1u << 9  /* for tests: check the whole heap after every cycle; what is wrong is misuse */
+};
+
+/* When to collect, and how much memory there may be; all zero is the default. */
+typedef struct vmk_gc_pace {
+    unsigned goal_percent; /* collect when so much of what was live after the last cycle has been allocated; 0: 100 */
+    size_t min_heap;       /* bytes; no cycle before so many have been allocated since the last; 0: 4 MiB */
+    size_t soft_limit; /* bytes in use at which to collect earlier than the goal says. Never so often that collecting
+                          takes more than about half of the time: then the heap grows past it. 0: none */
+    size_t hard_limit; /* bytes that spans may take; beyond it allocation collects, then fails. 0: none */
+} vmk_gc_pace;
+
+/* X(name, text) */
+#define VMK_GC_CAUSE_TABLE(X)                                                                                          \
+    X(ASKED, "asked for")                                                                                              \
+    X(GOAL, "goal reached")                                                                                            \
+    X(SOFT_LIMIT, "soft limit")                                                                                        \
+    X(EXHAUSTED, "no memory")                                                                                          \
+    X(STRESS, "every allocation")
+
+#define VMK_GC_CAUSE_ENUM(name, text) VMK_GC_CAUSE_##name,
+typedef enum vmk_gc_cause { VMK_GC_CAUSE_TABLE(VMK_GC_CAUSE_ENUM) VMK_GC_CAUSE_COUNT } vmk_gc_cause;
+#undef VMK_GC_CAUSE_ENUM
+
+/* A cycle, when it is over. Times are in nanoseconds. */
+typedef struct vmk_gc_event {
+    uint64_t number; /* 1 ... */
+    vmk_gc_cause cause;
+    unsigned markers;    /* threads that marked */
+    unsigned threads;    /* that were stopped, without the collecting one */
+    uint64_t stop_time;  /* from the first request until all stood */
+    uint64_t mark_time;  /* roots and objects, */
+    uint64_t end_time;   /* finalizers, weak references, ephemerons, and what else is done before threads go on */
+    uint64_t pause;      /* all of it: from the first request until threads went on */
+    uint64_t sweep_time; /* of the cycle before: what was swept lazily since, and at the start of this one */
+    size_t before;       /* bytes of objects when it began, */
+    size_t live_bytes;   /* and of those that were marked */
+    size_t live_objects;
+    size_t heap_size;    /* bytes of spans in use when it ended */
+    size_t next;         /* bytes to be allocated until the next one */
+    size_t finalizable;  /* objects that wait for their finalizers now */
+    size_t weak_cleared; /* weak references, links and ephemerons */
+    size_t rescans;      /* times that marking went over the heap again because memory for it ran out */
+} vmk_gc_event;
+
+typedef struct vmk_gc_options {
+    unsigned flags;   /* VMK_GC_... */
+    unsigned markers; /* threads that mark, the collecting one included; 0: one for each processor, 8 at most */
+    const vmk_heap_options *heap; /* of the heap below; NULL: the default. limit, on_exhausted are not used */
+    vmk_gc_pace pace;
+    /* Called after each cycle, by the thread that collected, when all threads go on again. It may do anything but
+     * destroy the heap; what it allocates does not collect. */
+    void (*on_event)(void *context, const vmk_gc_event *event);
+    void *on_event_context;
+    /* Memory can't be had, though a collection was tried: `size` bytes, because of `why`. It may let go of objects and
+     * free some, and answer true to have it tried again. Called without a lock; it must not allocate from this heap. */
+    bool (*on_exhausted)(void *context, vmk_gc *gc, size_t size, vmk_status why);
+    void *on_exhausted_context;
+    /* See VMK_GC_LEAKS; `site` as in vmk_gc_object. Called after the cycle as on_event is; the object is gone by then.
+     */
+    void (*on_leak)(void *context, const void *object, size_t size, const void *site);
+    void *on_leak_context;
+} vmk_gc_options;
+
+/* Make a collected heap; options may be NULL. The calling thread is registered if it isn't.
+ * VMK_ERR_ARGUMENT: unknown flags; heap options as vmk_heap_create. VMK_ERR_LIMIT: there are 64 already.
+ * VMK_ERR_UNSUPPORTED: threads can't be stopped here, and the flags don't say COOPERATIVE. Others as vmk_heap_create.
+ */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_create(vmk_gc **gc, const vmk_gc_options *options);
+
+/* End it: all its memory goes back; finalizers that have not run don't. No other thread may be using it. Misuse: not a
+ * live collected heap (in all functions of this part). */
+VMK_API void vmk_gc_destroy(vmk_gc *gc);
+
+/* The heap below, for its statistics and walks. Allocating from it is the caller's own affair: that is never scanned.
+ */
+VMK_API vmk_heap *vmk_gc_heap(vmk_gc *gc);
+
+/* --- allocating --------------------------------------------------------------------------------------------------- */
+
+/* An object of at least `size` bytes (0 is taken for 1), all zero, aligned to 16: conservative, or a leaf. NULL: no
+ * memory, even after a collection and on_exhausted; or the size is larger than any heap. Misuse: the thread is not
+ * registered (without AUTO_THREADS). A safe point. Cost: a few nanoseconds mostly; now and
+ * then some sweeping, a span, or a collection. errno and GetLastError() are kept. */
+VMK_API void *vmk_gc_alloc(vmk_gc *gc, size_t size);
+VMK_API void *vmk_gc_alloc_leaf(vmk_gc *gc, size_t size);
+
+/* What an object shows its pointers to. */
+typedef struct vmk_gc_visitor vmk_gc_visitor;
+
+/* Show all pointers of a typed object of `size` usable bytes, by vmk_gc_visit: called while threads are stopped, by any
+ * thread, several at once for different objects, for objects that were allocated and never written too (all zero). It
+ * must take no lock, allocate nothing, and change nothing. */
+typedef void vmk_gc_trace(void *context, void *object, size_t size, vmk_gc_visitor *visitor);
+
+/* Keep alive what a pointer points to (start, inside; NULL and what is no object do nothing); or what the aligned words
+ * of a range may point to. */
+VMK_API void vmk_gc_visit(vmk_gc_visitor *visitor, const void *pointer);
+VMK_API void vmk_gc_visit_range(vmk_gc_visitor *visitor, const void *base, size_t size);
+
+/* How the elements of typed objects look. */
+typedef struct vmk_gc_layout {
+    const char *name; /* for dumps; copied, up to 31 bytes. May be NULL */
+    size_t size;      /* bytes of an element: a multiple of a pointer's size, 1 MiB at most */
+    const size_t
+        *pointers; /* bit i % (8 x sizeof(size_t)) of word i / that: the element's i-th word is a pointer. Copied */
+    vmk_gc_trace *trace; /* instead of `pointers`, for the whole object. Both NULL: no pointers */
+    void *trace_context;
+} vmk_gc_layout;
+
+/* Make a type; it lives as long as the heap. VMK_ERR_ARGUMENT: size is 0, no multiple, or too large; both ways given.
+ * VMK_ERR_LIMIT: there are 4,000 already. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory for it. */
+typedef struct vmk_gc_type vmk_gc_type;
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_type_create(vmk_gc *gc, const vmk_gc_layout *layout, vmk_gc_type **type);
+
+/* `count` elements of a type (0 is taken for 1). As vmk_gc_alloc. Pointers in it are exact: NULL, or to an object's
+ * start or inside; anything else is passed over. */
+VMK_API void *vmk_gc_alloc_typed(vmk_gc *gc, vmk_gc_type *type, size_t count);
+
+/* Give an object back at once: it must be known that nobody uses it any more. A finalizer, weak references and links of
+ * it end as when it is collected, but the finalizer does not run. NULL does nothing. Misuse: not an object of this
+ * heap, its inside, or free already. */
+VMK_API void vmk_gc_free(vmk_gc *gc, void *object);
+
+/* As vmk_gc_alloc with another size, contents kept as far as they go, the rest zero, of the same kind (typed ones: the
+ * size must be of whole elements); the old object is left to be collected unless it can stay where it is. NULL for an
+ * object: vmk_gc_alloc. NULL: no memory, the object is as it was. */
+VMK_API void *vmk_gc_realloc(vmk_gc *gc, void *object, size_t size);
+
+/* Keep an object alive whatever else happens, until unpinned as often. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to
+ * note it. Misuse: not an object; unpin: not pinned. _alloc_pinned: a conservative object that is. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_pin(vmk_gc *gc, void *object);
+VMK_API void vmk_gc_unpin(vmk_gc *gc, void *object);
+VMK_API void *vmk_gc_alloc_pinned(vmk_gc *gc, size_t size);
+
+/* The object that an address is in, or NULL: any value may be asked about. Its usable bytes: 0 for NULL; misuse if it
+ * isn't the start of an object. */
+VMK_API void *vmk_gc_base(vmk_gc *gc, const void *address);
+VMK_API size_t vmk_gc_usable_size(vmk_gc *gc, const void *object);
+
+/* --- roots -------------------------------------------------------------------------------------------------------- */
+
+/* Memory that may hold pointers: every aligned word of it that could be one (_roots_), or exactly an array of `count`
+ * pointers (_slots_). Until removed by the same base. VMK_ERR_ARGUMENT: base isn't aligned to a pointer, or NULL; no
+ * size. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it. Misuse: removing what was not added. The memory must
+ * stay readable while it is a root. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_roots_add(vmk_gc *gc, const void *base, size_t size);
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_slots_add(vmk_gc *gc, void *const *slots, size_t count);
+VMK_API void vmk_gc_roots_remove(vmk_gc *gc, const void *base);
+
+/* A function that shows roots when it is asked: an interpreter's own stack, say. Rules as for vmk_gc_trace, object is
+ * NULL. Removed by the same two. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_tracer_add(vmk_gc *gc, vmk_gc_trace *trace, void *context);
+VMK_API void vmk_gc_tracer_remove(vmk_gc *gc, vmk_gc_trace *trace, void *context);
+
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+
+/* Make the calling thread known to the collector, for all collected heaps; it must be before the thread holds objects.
+ * It ends with the thread, or by _unregister. Registering counts: what is registered twice must be unregistered twice.
+ * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS, VMK_ERR_UNSUPPORTED: no memory, or the system does not tell where the stack is.
+ * Misuse: unregistering a thread that isn't registered. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_thread_register(void);
+VMK_API void vmk_gc_thread_unregister(void);
+
+/* A point at which a thread may be stopped: where heaps are cooperative, threads that run long without allocating call
+ * it now and then. Cost: a load and a branch. Unregistered threads may call it. */
+VMK_API void vmk_gc_safepoint(void);
+
+/* Between these two the thread touches no objects, nor anything that refers to them, and need not be stopped: for long
+ * system calls, and where the signal would disturb. leave waits while a collection is going on. They don't nest.
+ * Misuse: in the wrong order; an unregistered thread. */
+VMK_API void vmk_gc_blocking_enter(void);
+VMK_API void vmk_gc_blocking_leave(void);
+
+/* Stacks other than the system's, of coroutines or fibers. A registered stack is a root as a whole while nobody runs on
+ * it, from where it was left. A thread calls _switch immediately before it changes from the stack that it is on to
+ * another, `to` (NULL: the thread's own). `low` is the lowest address. VMK_ERR_ARGUMENT: no size, or not aligned to a
+ * pointer. VMK_ERR_COMMIT, VMK_ERR_MAPPINGS. Misuse: unregistering a stack that a thread runs on. The registration is
+ * process-wide, and no root for heaps with NO_STACKS. */
+typedef struct vmk_gc_stack vmk_gc_stack;
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_stack_register(vmk_gc_stack **stack, void *low, size_t size);
+VMK_API void vmk_gc_stack_unregister(vmk_gc_stack *stack);
+VMK_API void vmk_gc_stack_switch(vmk_gc_stack *to);
+
+/* --- collecting --------------------------------------------------------------------------------------------------- */
+
+/* A whole cycle, now: what can't be reached when it is called is free when it returns (lazily swept, but counted so;
+ * what waits for a finalizer is not). Any thread, registered or not, but not a callback of a cycle (misuse). */
+VMK_API void vmk_gc_collect(vmk_gc *gc);
+
+/* No cycle of its own accord, until enabled as often; vmk_gc_collect works, and so does collecting rather than failing.
+ */
+VMK_API void vmk_gc_disable(vmk_gc *gc);
+VMK_API void vmk_gc_enable(vmk_gc *gc);
+
+/* Change the pace; it holds at once. */
+VMK_API void vmk_gc_pace_set(vmk_gc *gc, const vmk_gc_pace *pace);
+
+/* Sweep all that is left to be swept, and return what is free to the system; answers the bytes. (What is more than the
+ * goal needs goes back by itself after each cycle.) */
+VMK_API size_t vmk_gc_trim(vmk_gc *gc);
+
+/* --- finalizers, weak references, links, ephemerons ----------------------------------------------------------------
+ */
+
+/* Have `finalizer` called some time after nothing but finalizers can reach the object any more; once. NULL takes it
+ * away. It is called by vmk_gc_finalize or by the heap's thread, never within another call, without a lock held, and
+ * may do anything: store the object somewhere (it lives on), and set a finalizer again. The object and what it reaches
+ * are intact when it is called. Without a flag the order among unreachable objects is open. VMK_GC_ORDERED: not before
+ * all finalizers of objects that reach this one have run; so objects that reach themselves never get there.
+ * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it. Misuse: not the start of an object. */
+typedef void vmk_gc_finalizer(void *context, void *object);
+enum { VMK_GC_ORDERED = 1u << 0 };
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_finalizer_set(vmk_gc *gc, void *object, vmk_gc_finalizer *finalizer,
+                                                       void *context, unsigned flags);
+
+/* Run up to `most` finalizers that wait; answers how many. Several threads may do so at once; each runs once. */
+VMK_API size_t vmk_gc_finalize(vmk_gc *gc, size_t most);
+
+/* SHORT: cleared when the object can no longer be reached, before its finalizer runs: whoever gets it from there has an
+ * object that was never given up. LONG: cleared when the object's memory is about to be used again, after its finalizer
+ * has run without reviving it. */
+typedef enum vmk_gc_weak_kind { VMK_GC_SHORT, VMK_GC_LONG } vmk_gc_weak_kind;
+
+/* A reference that keeps nothing alive; itself an object, of the collector's. get: the object, or NULL once it was
+ * cleared. NULL from new: no memory. Misuse: the object is none. */
+typedef struct vmk_gc_weak vmk_gc_weak;
+VMK_API vmk_gc_weak *vmk_gc_weak_new(vmk_gc *gc, void *object, vmk_gc_weak_kind kind);
+VMK_API void *vmk_gc_weak_get(vmk_gc *gc, const vmk_gc_weak *weak);
+
+/* The same in the program's own memory, or in any object: *link becomes the hidden address of the object (no collector
+ * takes it for one), and 0 when the object is gone, until removed. A link in an object ends with that object. add on
+ * what is a link already changes it. remove says whether it was one, and leaves *link alone. get: the object or NULL.
+ * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it. VMK_ERR_ARGUMENT: link isn't aligned. */
+VMK_API VMK_MUST_CHECK vmk_status vmk_gc_link_add(vmk_gc *gc, uintptr_t *link, void *object, vmk_gc_weak_kind kind);
+VMK_API bool vmk_gc_link_remove(vmk_gc *gc, uintptr_t *link);
+VMK_API void *vmk_gc_link_get(vmk_gc *gc, const uintptr_t *link);
+
+/* A pair whose value is kept alive by it only as long as the key can be reached otherwise: neither key nor value are
+ * kept alive if only the value, or other such pairs, reach the key. Cleared as a SHORT reference to the key is. Itself
+ * an object, of the collector's. key, value: NULL once cleared. All pairs together cost time linear in their number and
+ * in what they keep alive. */
+typedef struct vmk_gc_ephemeron vmk_gc_ephemeron;
+VMK_API vmk_gc_ephemeron *vmk_gc_ephemeron_new(vmk_gc *gc, void *key, void *value);
+VMK_API void *vmk_gc_ephemeron_key(vmk_gc *gc, const vmk_gc_ephemeron *ephemeron);
+VMK_API void *vmk_gc_ephemeron_value(vmk_gc *gc, const vmk_gc_ephemeron *ephemeron);
+VMK_API void vmk_gc_ephemeron_set(vmk_gc *gc, vmk_gc_ephemeron *ephemeron, void *value);
+
+/* --- seeing ------------------------------------------------------------------------------------------------------- */
+
+typedef struct vmk_gc_stats {
+    uint64_t cycles;
+    uint64_t by_cause[VMK_GC_CAUSE_COUNT];
+    uint64_t pause_total; /* nanoseconds, as all times */
+    uint64_t pause_max;
+    uint64_t stop_max;
+    uint64_t mark_total;
+    uint64_t sweep_total;
+    uint64_t allocated_total; /* bytes of objects since the heap was made, */
+    uint64_t freed_total;     /* by hand */
+    size_t live_bytes;        /* after the last cycle */
+    size_t live_objects;
+    size_t allocated;   /* bytes since then; threads tell when they need a slab, so it lags behind a little */
+    size_t next;        /* bytes to be allocated until the next cycle */
+    size_t heap_size;   /* bytes of spans in use */
+    size_t metadata;    /* bytes committed for bits, tables and stacks of marking; without the heap's own */
+    size_t threads;     /* registered, in the process */
+    size_t finalizers;  /* set, */
+    size_t finalizable; /* and waiting to be run */
+    size_t links;       /* weak references among them */
+    size_t ephemerons;
+    vmk_gc_event last; /* all zero before the first */
+} vmk_gc_stats;
+
+VMK_API void vmk_gc_stats_now(vmk_gc *gc, vmk_gc_stats *stats);
+
+/* "goal reached"; "unknown" for any other value. */
+VMK_API const char *vmk_gc_cause_name(vmk_gc_cause cause);
+
+typedef struct vmk_gc_object {
+    void *base;
+    size_t size; /* usable */
+    bool leaf;
+    const char *type; /* the layout's name, "" if it has none; NULL: not typed */
+    const void *site; /* VMK_GC_SITES: the address behind the call that allocated it; else NULL */
+} vmk_gc_object;
+
+/* Call `visit` for all objects that have not been freed, dead ones too where no cycle came since, in the order of
+ * addresses, until it answers false. Threads are stopped meanwhile: it must take no lock, and use nothing of this part.
+ */
+typedef bool vmk_gc_object_visitor(void *context, const vmk_gc_object *object);
+VMK_API void vmk_gc_walk(vmk_gc *gc, vmk_gc_object_visitor *visit, void *context);
+
+/* X(name, text) */
+#define VMK_GC_ROOT_TABLE(X)                                                                                           \
+    X(STACK, "stack")                                                                                                  \
+    X(REGISTERS, "registers")                                                                                          \
+    X(THREAD_DATA, "thread-local storage")                                                                             \
+    X(STATIC, "static data")                                                                                           \
+    X(RANGE, "added range")                                                                                            \
+    X(SLOT, "slot")                                                                                                    \
+    X(TRACER, "tracer")                                                                                                \
+    X(PIN, "pin")                                                                                                      \
+    X(FINALIZABLE, "waits for its finalizer")                                                                          \
+    X(EPHEMERON, "ephemeron")
+
+#define VMK_GC_ROOT_ENUM(name, text) VMK_GC_ROOT_##name,
+typedef enum vmk_gc_root { VMK_GC_ROOT_TABLE(VMK_GC_ROOT_ENUM) VMK_GC_ROOT_COUNT } vmk_gc_root;
+#undef VMK_GC_ROOT_ENUM
+
+VMK_API const char *vmk_gc_root_name(vmk_gc_root root);
+
+/* A step of a path. The first comes from a root: `from` is NULL, `at` the address of the word in it (NULL for tracers,
+ * pins, finalizable objects). The others come from the object before: `at` is the word in it, NULL where a function
+ * traced it. */
+typedef struct vmk_gc_step {
+    vmk_gc_root root; /* of the first; the kind of its root, */
+    uintptr_t thread; /* and the thread's id as the system has it, where it has one */
+    const void *from; /* the object that refers to this one */
+    const void *at;
+    vmk_gc_object object;
+} vmk_gc_step;
+
+/* Why is it alive? A shortest path from a root to the object that `address` is in, step by step. False: it can't be
+ * reached, or is no object, or there is no memory to find out (*status, which may be NULL, is then VMK_ERR_COMMIT, else
+ * VMK_OK). Cost: as a cycle that marks with one thread; 16 bytes for each object. `visit` is called when threads go on
+ * again. */
+typedef void vmk_gc_step_visitor(void *context, const vmk_gc_step *step);
+VMK_API bool vmk_gc_why(vmk_gc *gc, const void *address, vmk_gc_step_visitor *visit, void *context, vmk_status *status);
+
+/* Write all objects, roots and references as text, a line each, for `vmkit gc` (docs/tools.md has the format), by
+ * `write`, which answers false to give up. Threads are stopped meanwhile: it must take no lock that they may hold (a
+ * buffered stdio stream has one), and use nothing of this part. False: `write` has given up. */
+typedef bool vmk_gc_writer(void *context, const char *text, size_t length);
+VMK_API bool vmk_gc_dump(vmk_gc *gc, vmk_gc_writer *write, void *context);
 
 #ifdef __cplusplus
 }

@@ -22,6 +22,7 @@ MOST = 64 << 20  # KiB: no program of ours or a peer's needs 64 GiB of address s
 REPEATS = 5  # a limit counts as enough when the program starts this often: addresses are random, and padding with them
 STEPS = 100
 STEPS_END = 16 << 20  # KiB
+SECONDS_MOST = 600  # for one measurement: whatever takes longer hangs
 
 
 def environment(variant):
@@ -32,7 +33,10 @@ def environment(variant):
 
 def run(command, variant):
     """Run a measurement and answer the figures that it prints."""
-    done = subprocess.run(command, env=environment(variant), capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=environment(variant), capture_output=True, text=True, check=False, timeout=SECONDS_MOST)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{' '.join(command)} ({variant}): still running after {SECONDS_MOST} s")
     if done.returncode != 0 or "cannot be preloaded" in done.stderr:
         sys.exit(f"{' '.join(command)} ({variant}): exit code {done.returncode}\n{done.stderr}")
     return {metric: float(value) for metric, value in (line.split() for line in done.stdout.splitlines())}

@@ -15,6 +15,7 @@ import sys
 import time
 
 import launch
+import suite_gc
 import suite_malloc
 
 # A workload:
@@ -24,14 +25,19 @@ import suite_malloc
 #                    that --quick makes do with, all if it is not there. Without any of these the number is of no use
 #   rounds           that are counted; --quick makes do with 3
 #   warm             touch and free as much memory as is needed before each round
+#   warmed           the program does by itself what the round that is not counted is for: without that round
 #   program          is run as PROGRAM WORKLOAD VARIANT NUMBER and prints "metric value" lines;
 #   measure          or a function of launch.py, which knows how to run it
 #   baseline         a variant, to which the others are compared; or a point, to which a variant's other points are
 #   compare          "x": by ratio, unless it says "-": by difference
 #   metrics          the first one is plotted
 #   facts            metrics that are told without being compared; where a variant doesn't tell one, "-" is printed
+#   brief            facts are told by their medians alone
+#   kept             metrics that are in the results for JSON and for plots, but not in the table
+#   plots            a function that makes more plots: of the folder, the workload and what came out; answers their paths
 #   bars             (row, metric, peer, relation, limit). The peer is a row, with which the first is compared; or None: the
-#                    figure itself; or SPREAD: the largest over the smallest of a variant's points
+#                    figure itself; or SPREAD: the largest over the smallest of a variant's points. Relation None: a ratio
+#                    that is told and not judged
 SPREAD = "spread"
 SUITES = {
     "table": [
@@ -266,14 +272,15 @@ def scaled(workload, quick):
 def run(bindir, workload):
     rows = [(variant, label) for variant in workload["variants"] for label in workload["points"]]
     rounds, started = workload["rounds"], time.monotonic()
-    results = {row_name(*row): {metric: [] for metric in all_metrics(workload)} for row in rows}
-    for number in range(rounds + 1) if rounds > 1 else [1]:
+    metrics = all_metrics(workload) + workload.get("kept", [])
+    results = {row_name(*row): {metric: [] for metric in metrics} for row in rows}
+    for number in range(1 if rounds == 1 or workload.get("warmed") else 0, rounds + 1):
         start = number % len(rows)  # no variant is always the one that follows the same other
         for variant, label in rows[start:] + rows[:start]:
             row = row_name(variant, label)
             progress(f"{workload['name']}: round {number} of {rounds}", row)
             figures = workload.get("measure", measure)(bindir, workload, variant, workload["points"][label])
-            for metric in all_metrics(workload) if number > 0 else []:
+            for metric in metrics if number > 0 else []:
                 results[row][metric] += [figures[metric]] if metric in figures else []
     progress("")
     return {"title": workload["title"], "unit": workload["unit"], "rounds": rounds, "seconds": time.monotonic() - started,
@@ -305,6 +312,8 @@ def judge(workload, results, bar):
     else:
         sign = "-" if workload.get("compare") == "-" else "/"
         text, got = f"{metric} of {row} {sign} {peer}", compared(workload, results, row, peer, metric)
+    if relation is None:
+        return {"text": text, "got": got, "met": None}
     met = {"<": got < limit, "<=": got <= limit, ">=": got >= limit}[relation]
     return {"text": f"{text} {relation} {limit}", "got": got, "met": met}
 
@@ -317,7 +326,8 @@ def columns_of(workload, results, metric):
     """What is printed of a metric: heads, each with the rows' cells."""
     told = {row: figures[metric] for row, figures in results.items() if figures[metric]}
     columns = [(metric, {row: show(statistics.median(values)) for row, values in told.items()})]
-    if any(min(values) != max(values) for values in told.values()):
+    brief = workload.get("brief") and metric in workload.get("facts", [])
+    if not brief and any(min(values) != max(values) for values in told.values()):
         columns += [(f.__name__, {row: show(f(values)) for row, values in told.items()}) for f in (min, max)]
     if workload["baseline"] and metric in workload["metrics"]:
         cells = {row: f"{compared(workload, results, row, peer_of(workload, row), metric):.3f}" for row in told}
@@ -335,7 +345,10 @@ def print_table(workload, outcome):
         cells = (cells.get(row, "-").rjust(max(12, len(head) + 2)) for head, cells in columns)
         print("  " + row.ljust(width) + "".join(cells))
     for bar in outcome["bars"]:
-        print(f"  bar: {bar['text']}: {show(bar['got'])} {'met' if bar['met'] else 'MISSED'}")
+        if bar["met"] is None:
+            print(f"  {bar['text']}: {show(bar['got'])}")
+        else:
+            print(f"  bar: {bar['text']}: {show(bar['got'])} {'met' if bar['met'] else 'MISSED'}")
 
 
 def three(values):
@@ -391,13 +404,13 @@ def main(arguments):
         sys.exit(suite_malloc.main(arguments[1:]))
     flags = [a for a in arguments if a.startswith("--")]
     names = [a for a in arguments if not a.startswith("--")]
-    if len(names) != 3 or names[0] not in SUITES or set(flags) - {"--quick", "--json"}:
+    if len(names) != 3 or names[0] not in [*SUITES, "gc"] or set(flags) - {"--quick", "--json"}:
         sys.exit(__doc__)
     suite, bindir, outdir = names[0], os.path.abspath(names[1]), os.path.abspath(names[2])
     os.makedirs(outdir, exist_ok=True)
     os.chdir(bindir)  # where programs may leave files, on a disk
     outcomes, plots = {}, []
-    for workload in SUITES[suite]:
+    for workload in suite_gc.prepared(bindir, "--quick" in flags) if suite == "gc" else SUITES[suite]:
         workload = scaled(workload, "--quick" in flags)
         outcome = run(bindir, workload)
         outcomes[workload["name"]] = outcome
@@ -406,6 +419,7 @@ def main(arguments):
             sys.stdout.flush()
         if len(outcome["results"]) > 1:
             plots.append(plot(outdir, suite, workload, outcome))
+            plots += workload["plots"](outdir, workload, outcome) if "plots" in workload else []
     if "--json" in flags:
         print(json.dumps(outcomes, indent=2))
     else:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# bench.sh [SUITE] [--quick] [--json]: measure (suites: table, vm, heap), each variant in turn with its peers, round after round,
+# bench.sh [SUITE] [--quick] [--json]: measure (suites: table, vm, heap, gc), each variant in turn with its peers, round after round,
 # and print the ratios. Plots are written to build/bench/plots. What was found is kept in docs/benchmarks.md.
 # bench.sh malloc [--quick] [--json] [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]: the same for allocators, which
 # are preloaded.
@@ -11,10 +11,10 @@ suite=table
 flags=
 for argument; do
     case $argument in
-    table | vm | heap | malloc) suite=$argument ;;
+    table | vm | heap | gc | malloc) suite=$argument ;;
     --quick | --json) flags="$flags $argument" ;;
     --only=* | --allocators=* | --rounds=*) flags="$flags $argument" ;;
-    *) die "usage: bench.sh [table | vm | heap | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]" ;;
+    *) die "usage: bench.sh [table | vm | heap | gc | malloc] [--quick] [--json]; malloc: [--only=NAME,...] [--allocators=NAME,...] [--rounds=N]" ;;
     esac
 done
 
@@ -37,6 +37,8 @@ fi
 if [ "$suite" = heap ]; then
     apt_need "command -v strace" strace
     apt_need "command -v prlimit" util-linux
+fi
+if [ "$suite" = heap ] || [ "$suite" = gc ]; then
     apt_need "echo '#include <gc.h>' | cc -E -" libgc-dev # and libgc1 with it
 fi
 if [ "$suite" = heap ] || [ "$suite" = malloc ]; then
@@ -46,6 +48,10 @@ if [ "$suite" = heap ] || [ "$suite" = malloc ]; then
     apt_need "! LD_PRELOAD=libtcmalloc_minimal.so.4 /bin/true 2>&1 | grep -q preloaded" libtcmalloc-minimal4
 fi
 apt_install || exit 1
+if [ "$suite" = gc ]; then # Go is a peer that is nice to have
+    apt_need "command -v go" golang-go
+    apt_install || say "there is no Go; measuring without"
+fi
 cmake_check
 
 say "building, in build/bench"

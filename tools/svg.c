@@ -31,15 +31,12 @@ static const char *const colours[MAP_USES] = {
     [VMK_RANGE_RESERVED] = "#ececec", [MAP_FOREIGN] = "#8c8c8c",
 };
 
-static void rectangle(FILE *f, unsigned x, unsigned y, unsigned width, unsigned height, const char *colour)
+void svg_rectangle(FILE *f, unsigned x, unsigned y, unsigned width, unsigned height, const char *colour)
 {
     fprintf(f, "<rect x=\"%u\" y=\"%u\" width=\"%u\" height=\"%u\" fill=\"%s\"/>\n", x, y, width, height, colour);
 }
 
-static void text(FILE *f, unsigned x, unsigned y, const char *format, ...) TOOL_PRINTF(4, 5);
-
-/* Nothing that is printed here has a character that XML would take for its own. */
-static void text(FILE *f, unsigned x, unsigned y, const char *format, ...)
+void svg_text(FILE *f, unsigned x, unsigned y, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -55,14 +52,15 @@ static unsigned put_title(const report *r, FILE *f)
 {
     const vmk_heap_stats *s = &r->stats;
     fputs("<g font-size=\"20\" font-weight=\"bold\">\n", f);
-    text(f, MARGIN, 38, "vmkit heap, %s layout", vmk_layout_name(s->layout));
+    svg_text(f, MARGIN, 38, "vmkit heap, %s layout", vmk_layout_name(s->layout));
     fputs("</g>\n", f);
-    text(f, MARGIN, 64, "window of %s at %s, %zu region%s: %s reserved, %s committed", size_text(s->window_size).s,
-         address_text(s->window).s, s->regions, s->regions == 1 ? "" : "s", size_text(s->reserved).s,
-         size_text(s->committed).s);
+    svg_text(f, MARGIN, 64, "window of %s at %s, %zu region%s: %s reserved, %s committed", size_text(s->window_size).s,
+             address_text(s->window).s, s->regions, s->regions == 1 ? "" : "s", size_text(s->reserved).s,
+             size_text(s->committed).s);
     if (r->usage_told)
-        text(f, MARGIN, 84, "resident %s; %s before the heap was made, %s by making it", size_text(r->now.resident).s,
-             size_text(r->before.resident).s, change_text(r->before.resident, r->made.resident).s);
+        svg_text(f, MARGIN, 84, "resident %s; %s before the heap was made, %s by making it",
+                 size_text(r->now.resident).s, size_text(r->before.resident).s,
+                 change_text(r->before.resident, r->made.resident).s);
     return TOP;
 }
 
@@ -75,7 +73,7 @@ static unsigned put_scale(FILE *f, unsigned y, unsigned lines)
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
         unsigned x = BAR_X + (marks[i].doublings + 1) * BAR_UNIT;
         fprintf(f, "<path d=\"M%u %uv%u\" stroke=\"" GREY "\"/>\n", x, y + 6, lines * LINE);
-        text(f, x - 16, y, "%s", marks[i].name);
+        svg_text(f, x - 16, y, "%s", marks[i].name);
     }
     return y + 6;
 }
@@ -88,17 +86,17 @@ static unsigned put_parts(const report *r, FILE *f, unsigned y)
     for (unsigned i = 0; i < VMK_HEAP_PARTS; i++, y += LINE) {
         size_t reserved = r->stats.part[order.part[i]].reserved;
         size_t committed = r->stats.part[order.part[i]].committed;
-        text(f, MARGIN, y + 15, "%s", vmk_heap_part_name(order.part[i]));
+        svg_text(f, MARGIN, y + 15, "%s", vmk_heap_part_name(order.part[i]));
         if (reserved != 0)
-            rectangle(f, BAR_X, y + 4, bar_length(reserved) * BAR_UNIT, BAR_HEIGHT, GREY);
+            svg_rectangle(f, BAR_X, y + 4, bar_length(reserved) * BAR_UNIT, BAR_HEIGHT, GREY);
         if (committed != 0)
-            rectangle(f, BAR_X, y + 4, bar_length(committed) * BAR_UNIT, BAR_HEIGHT, "#444444");
-        text(f, FIGURES_X, y + 15, "%s reserved, %s committed", size_text(reserved).s, size_text(committed).s);
+            svg_rectangle(f, BAR_X, y + 4, bar_length(committed) * BAR_UNIT, BAR_HEIGHT, "#444444");
+        svg_text(f, FIGURES_X, y + 15, "%s reserved, %s committed", size_text(reserved).s, size_text(committed).s);
     }
-    rectangle(f, BAR_X, y + 6, CELL, CELL, "#444444");
-    text(f, BAR_X + 14, y + 15, "committed");
-    rectangle(f, BAR_X + 100, y + 6, CELL, CELL, GREY);
-    text(f, BAR_X + 114, y + 15, "reserved (each step doubles)");
+    svg_rectangle(f, BAR_X, y + 6, CELL, CELL, "#444444");
+    svg_text(f, BAR_X + 14, y + 15, "committed");
+    svg_rectangle(f, BAR_X + 100, y + 6, CELL, CELL, GREY);
+    svg_text(f, BAR_X + 114, y + 15, "reserved (each step doubles)");
     return y + LINE + 10;
 }
 
@@ -111,12 +109,12 @@ static unsigned put_grown(const report *r, const heap_map *map, FILE *f, unsigne
         [VMK_RANGE_IN_USE] = s->in_use, [VMK_RANGE_IDLE] = s->idle, [VMK_RANGE_RELEASED] = s->released};
     uint64_t grown = sizes[VMK_RANGE_IN_USE] + sizes[VMK_RANGE_IDLE] + sizes[VMK_RANGE_RELEASED];
     unsigned x = MARGIN;
-    text(f, MARGIN, y + 12, "Grown to %s, %s in use at the peak; %zu span%s in use", size_text(grown).s,
-         size_text(s->in_use_peak).s, s->spans, s->spans == 1 ? "" : "s");
+    svg_text(f, MARGIN, y + 12, "Grown to %s, %s in use at the peak; %zu span%s in use", size_text(grown).s,
+             size_text(s->in_use_peak).s, s->spans, s->spans == 1 ? "" : "s");
     y += 20;
     for (unsigned use = 0; use < VMK_RANGE_RESERVED && grown != 0; use++) {
         unsigned width = (unsigned)(sizes[use] / (grown / BAR_WIDTH + 1));
-        rectangle(f, x, y, width, BAR_HEIGHT, colours[use]);
+        svg_rectangle(f, x, y, width, BAR_HEIGHT, colours[use]);
         x += width;
     }
     y += BAR_HEIGHT + 8;
@@ -124,11 +122,11 @@ static unsigned put_grown(const report *r, const heap_map *map, FILE *f, unsigne
     for (unsigned use = 0; use < MAP_USES; use++) {
         if (use == MAP_FOREIGN && !map->has[use])
             continue;
-        rectangle(f, x, y + 2, 12, 12, colours[use]);
+        svg_rectangle(f, x, y + 2, 12, 12, colours[use]);
         if (use < VMK_RANGE_RESERVED)
-            text(f, x + 18, y + 12, "%s %s", map_use_text(use), size_text(sizes[use]).s);
+            svg_text(f, x + 18, y + 12, "%s %s", map_use_text(use), size_text(sizes[use]).s);
         else
-            text(f, x + 18, y + 12, "%s", map_use_text(use));
+            svg_text(f, x + 18, y + 12, "%s", map_use_text(use));
         x += 170;
     }
     return y + LINE + 10;
@@ -168,11 +166,11 @@ static void put_map_labels(const heap_map *map, const unsigned *row_y, FILE *f)
     for (unsigned i = 0; i < map->rows; i++) {
         const map_row *row = &map->row[i];
         unsigned below = row_y[i] + CELL + GAP - 4;
-        text(f, MARGIN, row_y[i] + CELL - 1, "%s", address_text(row->base).s);
+        svg_text(f, MARGIN, row_y[i] + CELL - 1, "%s", address_text(row->base).s);
         if (row->reserved_after != 0)
-            text(f, MAP_X, below, "... %s reserved, never grown into", size_text(row->reserved_after).s);
+            svg_text(f, MAP_X, below, "... %s reserved, never grown into", size_text(row->reserved_after).s);
         if (row->foreign_after != 0)
-            text(f, WIDTH / 2, below, "... %s not the arena's", size_text(row->foreign_after).s);
+            svg_text(f, WIDTH / 2, below, "... %s not the arena's", size_text(row->foreign_after).s);
     }
     fputs("</g>\n", f);
 }
@@ -180,11 +178,11 @@ static void put_map_labels(const heap_map *map, const unsigned *row_y, FILE *f)
 static void put_map(const heap_map *map, FILE *f, unsigned y)
 {
     unsigned row_y[MAP_ROWS_MAX];
-    text(f, MARGIN, y + 12, "The arena, by addresses: a square is %s, and has the colour of what fills most of it",
-         size_text(map->cell).s);
+    svg_text(f, MARGIN, y + 12, "The arena, by addresses: a square is %s, and has the colour of what fills most of it",
+             size_text(map->cell).s);
     y += LINE + 2;
     if (map->rows == 0)
-        text(f, MARGIN, y + 12, "%s reserved, never grown into", size_text(map->reserved_before).s);
+        svg_text(f, MARGIN, y + 12, "%s reserved, never grown into", size_text(map->reserved_before).s);
     unsigned end = place_rows(map, row_y, y);
     for (unsigned use = 0; use < MAP_USES; use++) {
         if (map->has[use])

@@ -16,6 +16,7 @@ typedef struct subcommand {
 
 static const subcommand subcommands[] = {
     {"layout", "make a heap, work on it if wanted, and draw it", layout_command},
+    {"gc", "show what is in a dump of a collected heap, and why", gc_command},
 };
 
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };

@@ -28,6 +28,23 @@
 #define VMKI_IN_HANDLER
 #endif
 
+/* For what reads memory that is somebody else's: stacks of other threads, whatever tools have put there. */
+#if defined(__GNUC__)
+#define VMKI_READS_ANYTHING __attribute__((no_sanitize("address", "thread", "undefined"), noinline))
+#else
+#define VMKI_READS_ANYTHING __declspec(noinline)
+#endif
+
+/* The same for what is to become part of such a function: both must look alike, or the one is not inlined. The second
+ * kind is for what is compiled several times, each for other constants. */
+#if defined(__GNUC__)
+#define VMKI_UNCHECKED __attribute__((no_sanitize("address", "thread", "undefined")))
+#define VMKI_UNCHECKED_INLINE static inline __attribute__((always_inline)) VMKI_UNCHECKED
+#else
+#define VMKI_UNCHECKED
+#define VMKI_UNCHECKED_INLINE static __forceinline
+#endif
+
 #if defined(__GNUC__)
 
 #define VMKI_LIKELY(condition) __builtin_expect(!!(condition), 1)
@@ -45,10 +62,32 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     return __atomic_compare_exchange_n(pointer, expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
+/* The address behind the call of the function in which it stands. */
+#define VMKI_RETURN_ADDRESS() __builtin_return_address(0)
+
+/* Of bytes, sequentially consistent, as what is below. */
+#define VMKI_LOAD_BYTE(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+#define VMKI_EXCHANGE_BYTE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
+/* An address in the frame of the function in which it stands, not above the end of its caller's frame. What the
+ * function saves of its caller's registers lies below it, or in so many words from it on. */
+#define VMKI_FRAME_ADDRESS() __builtin_frame_address(0)
+#if defined(__x86_64__) || defined(__i386__)
+#define VMKI_FRAME_SAVES 2
+#else
+#define VMKI_FRAME_SAVES 32
+#endif
+
+/* Order among what one thread does, as its own signal handler sees it. */
+#define VMKI_SIGNAL_FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
+/* Have a line of memory on its way that will be read; any address may be given. */
+#define VMKI_PREFETCH(address) __builtin_prefetch((const void *)(address))
+
 /* Sequentially consistent; each answers with what was there before. */
 #define VMKI_FETCH_OR(pointer, bits) __atomic_fetch_or((pointer), (bits), __ATOMIC_SEQ_CST)
 #define VMKI_FETCH_AND(pointer, bits) __atomic_fetch_and((pointer), (bits), __ATOMIC_SEQ_CST)
 #define VMKI_FETCH_ADD(pointer, value) __atomic_fetch_add((pointer), (value), __ATOMIC_SEQ_CST)
+#define VMKI_FETCH_ADD_32(pointer, value) __atomic_fetch_add((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_EXCHANGE(pointer, value) __atomic_exchange_n((pointer), (value), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
 #define VMKI_LOAD_32(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
@@ -124,6 +163,19 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
     return done;
 }
 
+#define VMKI_RETURN_ADDRESS() _ReturnAddress()
+#define VMKI_LOAD_BYTE(pointer) (*(volatile const uint8_t *)(pointer))
+#define VMKI_EXCHANGE_BYTE(pointer, value) ((uint8_t)_InterlockedExchange8((volatile char *)(pointer), (char)(value)))
+
+#define VMKI_FRAME_ADDRESS() _AddressOfReturnAddress()
+#define VMKI_FRAME_SAVES 1
+#define VMKI_SIGNAL_FENCE() _ReadWriteBarrier()
+#if defined(_M_IX86) || defined(_M_X64)
+#define VMKI_PREFETCH(address) _mm_prefetch((const char *)(address), 1)
+#else
+#define VMKI_PREFETCH(address) __prefetch((const void *)(address))
+#endif
+
 #if defined(_WIN64)
 #define VMKI_FETCH_OR(pointer, bits) ((size_t)_InterlockedOr64((volatile __int64 *)(pointer), (__int64)(bits)))
 #define VMKI_FETCH_AND(pointer, bits) ((size_t)_InterlockedAnd64((volatile __int64 *)(pointer), (__int64)(bits)))
@@ -134,6 +186,8 @@ static inline bool vmki_cas_byte(uint8_t *pointer, uint8_t *expected, uint8_t de
 #define VMKI_FETCH_AND(pointer, bits) ((size_t)_InterlockedAnd((volatile long *)(pointer), (long)(bits)))
 #define VMKI_FETCH_ADD(pointer, value) ((size_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 #endif
+
+#define VMKI_FETCH_ADD_32(pointer, value) ((uint32_t)_InterlockedExchangeAdd((volatile long *)(pointer), (long)(value)))
 
 /* Of 4 or 8 bytes. */
 #define VMKI_EXCHANGE(pointer, value)                                                                                  \

@@ -26,12 +26,13 @@ typedef struct vmki_os_mutator {
     _Alignas(16) unsigned char registers[VMKI_OS_REGISTERS]; /* scanned as a range; zero where not written */
 } vmki_os_mutator;
 
-/* Once, before all else here. `here` is called in a thread that vmki_os_interrupt was used on, at whatever point it was,
- * on the stack where it was: everything that it had in registers lies in memory at `sp` or above it, up to the end of
- * that stack. When `here` returns the thread goes on as if nothing had happened, errno and all. What `here` does is
+/* Once, before all else here. `here` is called in a thread that vmki_os_interrupt was used on, at whatever point it
+ * was, on the stack where it was: everything that it had in registers lies in memory at `sp` or above it, up to the end
+ * of that stack. When `here` returns the thread goes on as if nothing had happened, errno and all. What `here` does is
  * async-signal-safe. `at_end` is called in a thread that ends with a mutator set, which is NULL again by then.
  * VMK_ERR_UNSUPPORTED: threads can't be interrupted (then they can be stopped at safe points only). */
-vmk_status vmki_os_world_init(void (*here)(vmki_os_mutator *mutator, void *sp), void (*at_end)(vmki_os_mutator *mutator));
+vmk_status vmki_os_world_init(void (*here)(vmki_os_mutator *mutator, void *sp),
+                              void (*at_end)(vmki_os_mutator *mutator));
 
 /* Describe the calling thread: handle, bounds of its stack. Undone by forget, by the thread itself or, after its end,
  * by any. VMK_ERR_COMMIT, VMK_ERR_UNSUPPORTED: the system does not tell. Sees to it that the thread can be interrupted
@@ -79,9 +80,9 @@ void vmki_os_with_libraries(void (*body)(void *argument), void *argument);
  * relocation may be left out. Every visited byte can be read. */
 void vmki_os_static_data(vmki_os_range_visitor *visit, void *context);
 
-/* Visit the thread-local storage of a thread that stands still (or of the calling one): of the program and of libraries,
- * those loaded late too, by whatever means the system's compilers use; and the values that it keeps by key (POSIX), in
- * TLS and FLS slots (Windows). May visit the same twice, or what the stack's range has too. */
+/* Visit the thread-local storage of a thread that stands still (or of the calling one): of the program and of
+ * libraries, those loaded late too, by whatever means the system's compilers use; and the values that it keeps by key
+ * (POSIX), in TLS and FLS slots (Windows). May visit the same twice, or what the stack's range has too. */
 void vmki_os_thread_data(const vmki_os_mutator *mutator, vmki_os_range_visitor *visit, void *context);
 
 #endif

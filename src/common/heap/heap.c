@@ -44,17 +44,23 @@ static void after_fork_in_child(void)
     after_fork();
 }
 
-static void list_add(vmki_heap *heap)
+void vmki_heaps_prepare(void)
 {
     vmki_os_lock_acquire(&list_lock);
-    if (!prepared) {
-        prepared = true;
-        vmki_os_lock_release(&list_lock); /* registering may itself wait for a fork, which waits for this lock */
-        vmki_vm_lock();                   /* the vm layer registers first: its lock is the one taken last */
-        vmki_vm_unlock();
-        vmki_os_at_fork(before_fork, after_fork, after_fork_in_child);
-        vmki_os_lock_acquire(&list_lock);
-    }
+    bool first = !prepared;
+    prepared = true;
+    vmki_os_lock_release(&list_lock); /* registering may itself wait for a fork, which waits for this lock */
+    if (!first)
+        return;
+    vmki_vm_lock(); /* the vm layer registers first: its lock is the one taken last */
+    vmki_vm_unlock();
+    vmki_os_at_fork(before_fork, after_fork, after_fork_in_child);
+}
+
+static void list_add(vmki_heap *heap)
+{
+    vmki_heaps_prepare();
+    vmki_os_lock_acquire(&list_lock);
     heap->next = list;
     if (list != NULL)
         list->previous = heap;

@@ -173,6 +173,9 @@ vmk_status vmki_heap_place(vmki_heap *heap, vmki_arena *arena);
 
 /* --- heap.c ----------------------------------------------------------------------------------------------------- */
 
+/* Have this layer's part in fork registered, and that of those below it: for layers whose locks are taken earlier. */
+void vmki_heaps_prepare(void);
+
 /* The live heap, or misuse. */
 vmki_heap *vmki_heap_require(vmk_heap *heap, const char *crime);
 

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The world's lock; threads that come and go; fork.
+ *
+ * A thread that waits for the lock is BLOCKED, so whoever has it may stop the world. It is RUNNING again as soon as it
+ * has the lock, for then nobody stops anything. The record of a thread that has ended is used again by later ones and
+ * never given back: who stops the world, or signals an event, may look at it a moment longer.
+ */
+#include "common/gc/world.h"
+
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/gc/mutator.h"
+#include "common/heap/heap.h"
+
+#define BLOCK_SIZE ((size_t)64 << 10)
+
+vmki_world vmki_the_world;
+
+/* --- the lock ----------------------------------------------------------------------------------------------------- */
+
+/* For a mutator that is the calling thread's, or has been until a moment ago. */
+static void lock_as(vmki_mutator *mutator)
+{
+    if (mutator == NULL || mutator->blocks) { /* it is BLOCKED anyway */
+        vmki_os_lock_acquire(&vmki_the_world.lock);
+        return;
+    }
+    vmki_mutator_enter(mutator);
+    mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
+    mutator->stands = VMKI_STANDS_NOTED;
+    vmki_mutator_rest(mutator);
+    VMKI_STORE_RELAXED(&mutator->inside, 0); /* it parks nowhere now */
+    vmki_os_lock_acquire(&vmki_the_world.lock);
+    VMKI_ASSERT(vmki_cas_32(&mutator->state, VMKI_BLOCKED, VMKI_RUNNING));
+}
+
+void vmki_world_lock(void)
+{
+    lock_as(vmki_mutator_self());
+}
+
+void vmki_world_unlock(void)
+{
+    vmki_os_lock_release(&vmki_the_world.lock);
+}
+
+/* --- mutators ----------------------------------------------------------------------------------------------------- */
+
+vmki_mutator *vmki_world_mutators(void)
+{
+    return vmki_the_world.first;
+}
+
+size_t vmki_world_count(void)
+{
+    return vmki_the_world.count;
+}
+
+static vmk_status pool_more(vmki_pool *pool)
+{
+    vmk_region region; /* forgotten */
+    vmk_status status = vmk_reserve(&region, BLOCK_SIZE, NULL);
+    if (status != VMK_OK)
+        return status;
+    status = vmk_commit(&region, 0, region.size);
+    if (status != VMK_OK) {
+        vmk_release(&region);
+        return status;
+    }
+    pool->fresh = region.base;
+    pool->left = region.size;
+    return VMK_OK;
+}
+
+void *vmki_pool_take(vmki_pool *pool, size_t size, vmk_status *status)
+{
+    size = vmki_ceil(size, 64); /* of a thread's own lines, and aligned for whatever is in it */
+    if (pool->left < size) {
+        *status = pool_more(pool);
+        if (*status != VMK_OK)
+            return NULL;
+    }
+    void *record = pool->fresh;
+    pool->fresh += size;
+    pool->left -= size;
+    return record;
+}
+
+static vmk_status mutator_make(vmki_mutator **result)
+{
+    vmk_status status = VMK_OK;
+    vmki_world_lock();
+    vmki_mutator *mutator = vmki_the_world.spare;
+    if (mutator != NULL) {
+        vmki_the_world.spare = mutator->next;
+        memset(mutator, 0, sizeof *mutator);
+    } else {
+        mutator = vmki_pool_take(&vmki_the_world.mutators, sizeof *mutator, &status);
+    }
+    vmki_world_unlock();
+    *result = mutator;
+    return status;
+}
+
+/* Under the lock. */
+static void mutator_keep(vmki_mutator *mutator)
+{
+    mutator->next = vmki_the_world.spare;
+    vmki_the_world.spare = mutator;
+}
+
+/* From now on the world stops it. */
+static void mutator_link(vmki_mutator *mutator)
+{
+    vmki_world_lock();
+    mutator->previous = NULL;
+    mutator->next = vmki_the_world.first;
+    if (mutator->next != NULL)
+        mutator->next->previous = mutator;
+    vmki_the_world.first = mutator;
+    vmki_the_world.count++;
+    vmki_world_unlock();
+}
+
+void vmki_mutator_end(vmki_mutator *mutator)
+{
+    vmki_gc_thread_ends(mutator);
+    VMKI_STORE_RELAXED(&mutator->stack->mutator, NULL);
+    if (mutator->previous != NULL)
+        mutator->previous->next = mutator->next;
+    else
+        vmki_the_world.first = mutator->next;
+    if (mutator->next != NULL)
+        mutator->next->previous = mutator->previous;
+    vmki_the_world.count--;
+    vmki_os_mutator_forget(&mutator->os);
+    mutator_keep(mutator);
+}
+
+/* Called in a thread that ends. Waiting for the lock it counts as BLOCKED, as at any other time. */
+static void at_thread_end(vmki_os_mutator *os)
+{
+    vmki_mutator *mutator = (vmki_mutator *)(void *)os;
+    if (mutator->blocks) {
+        vmki_mutator_wake(mutator);
+        mutator->blocks = false;
+    }
+    if (mutator->stack != &mutator->own)
+        vmki_stack_leave(mutator, VMKI_FRAME_ADDRESS());
+    lock_as(mutator);
+    vmki_mutator_end(mutator);
+    vmki_world_unlock();
+}
+
+/* --- fork --------------------------------------------------------------------------------------------------------- */
+
+static void before_fork(void)
+{
+    vmki_world_lock();
+    vmki_gc_before_fork();
+}
+
+static void after_fork(void)
+{
+    vmki_gc_after_fork(false);
+    vmki_world_unlock();
+}
+
+/* Of all threads this one alone is here, which may be a mutator. The locks of heaps are free again: their layer
+ * registered earlier, so it is called earlier. The stacks of others hold nothing that anybody will come back to. */
+static void after_fork_in_child(void)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    vmki_gc_after_fork(true);
+    for (vmki_mutator *mutator = vmki_the_world.first, *next; mutator != NULL; mutator = next) {
+        next = mutator->next;
+        if (mutator == self)
+            continue;
+        vmki_stack_clear(mutator->stack);
+        vmki_mutator_end(mutator);
+    }
+    vmki_the_world.missing = 0;
+    if (self != NULL)
+        self->id = vmki_os_thread_id();
+    vmki_world_unlock();
+}
+
+/* --- the world ---------------------------------------------------------------------------------------------------- */
+
+/* Registering for fork may itself wait for a fork, which waits for the lock: so it is done without. */
+vmk_status vmki_world_prepare(void)
+{
+    vmki_heaps_prepare(); /* their locks are taken later than the world's */
+    vmki_world_lock();
+    if (!vmki_the_world.prepared) {
+        vmki_the_world.status = vmki_os_world_init(vmki_mutator_here, at_thread_end);
+        vmki_the_world.prepared =
+            vmki_the_world.status == VMK_OK || vmki_the_world.status == VMK_ERR_UNSUPPORTED; /* others may pass */
+        vmki_left_prepare();
+    }
+    vmk_status status = vmki_the_world.status;
+    bool first = !vmki_the_world.fork_prepared;
+    vmki_the_world.fork_prepared = true;
+    vmki_world_unlock();
+    if (first)
+        vmki_os_at_fork(before_fork, after_fork, after_fork_in_child);
+    return status;
+}
+
+/* --- the public part ---------------------------------------------------------------------------------------------- */
+
+static void mutator_begin(vmki_mutator *mutator)
+{
+    mutator->id = vmki_os_thread_id();
+    mutator->registrations = 1;
+    mutator->own.low = mutator->os.stack_low;
+    mutator->own.high = mutator->own.sp = mutator->os.stack_high;
+    mutator->own.mutator = mutator;
+    mutator->stack = &mutator->own;
+}
+
+static vmk_status thread_register(void)
+{
+    vmki_mutator *mutator;
+    vmk_status status = vmki_world_prepare();
+    if (status != VMK_OK && status != VMK_ERR_UNSUPPORTED) /* then it stops at safe points */
+        return status;
+    status = mutator_make(&mutator);
+    if (status != VMK_OK)
+        return status;
+    status = vmki_os_mutator_describe(&mutator->os);
+    if (status != VMK_OK) {
+        vmki_world_lock();
+        mutator_keep(mutator);
+        vmki_world_unlock();
+        return status;
+    }
+    mutator_begin(mutator);
+    vmki_os_mutator_set(&mutator->os); /* may allocate: without the lock, and before anybody interrupts it */
+    mutator_link(mutator);
+    return VMK_OK;
+}
+
+vmk_status vmk_gc_thread_register(void)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    if (self != NULL) {
+        self->registrations++;
+        return VMK_OK;
+    }
+    vmki_os_error before = vmki_os_error_get();
+    vmk_status status = thread_register();
+    if (status == VMK_OK)
+        vmki_os_error_set(before);
+    return status;
+}
+
+void vmk_gc_thread_unregister(void)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    if (self == NULL)
+        vmki_misuse("vmk_gc_thread_unregister: not a registered thread", NULL);
+    if (--self->registrations > 0)
+        return;
+    vmki_os_error before = vmki_os_error_get();
+    if (self->blocks) {
+        vmki_mutator_wake(self);
+        self->blocks = false;
+    }
+    if (self->stack != &self->own) {
+        vmki_mutator_enter(self);
+        vmki_stack_leave(self, VMKI_FRAME_ADDRESS());
+        vmki_mutator_leave(self);
+    }
+    lock_as(self);
+    vmki_os_mutator_set(NULL);
+    vmki_mutator_end(self);
+    vmki_world_unlock();
+    vmki_os_error_set(before);
+}

@@ -1,0 +1,883 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Finalizers: which run when, as a table of graphs and by a model; that they run once, with all that they see whole;
+ * what they may do; the heap's thread for them, and several threads that run them; objects freed by hand; crimes.
+ */
+#include <stdlib.h>
+
+#include "gc_graph.h"
+#include "support.h"
+
+static vmk_gc_stats stats_of(vmk_gc *gc)
+{
+    vmk_gc_stats stats;
+    vmk_gc_stats_now(gc, &stats);
+    return stats;
+}
+
+/* --- who is run when ---------------------------------------------------------------------------------------------- */
+
+typedef struct story {
+    graph g;
+    bool alive[NODES];
+    char kinds[NODES]; /* '-': no finalizer, 'u': without an order, 'o': ordered */
+    size_t log[NODES];
+    size_t logged;
+} story;
+
+/* All that can be reached is as it was. */
+static void must_be_whole(const node *n, bool seen[NODES])
+{
+    MUST(n->number < NODES);
+    if (seen[n->number])
+        return;
+    seen[n->number] = true;
+    MUST(whole(n));
+    for (size_t i = 0; i < EDGES && n->to[i] != NULL; i++)
+        must_be_whole(n->to[i], seen);
+}
+
+static void note_run(void *context, void *object)
+{
+    story *s = context;
+    bool seen[NODES] = {false};
+    must_be_whole(object, seen);
+    MUST(s->logged < NODES);
+    s->log[s->logged++] = ((node *)object)->number;
+}
+
+/* Objects with finalizers that are set in an order of their own: it must not matter. */
+static void story_start(story *s, vmk_gc *gc, const char *kinds, support_random *random)
+{
+    size_t order[NODES], count = strlen(kinds);
+    memset(s, 0, sizeof *s);
+    graph_start(&s->g, gc, count);
+    memcpy(s->kinds, kinds, count);
+    for (size_t i = 0; i < count; i++) {
+        size_t at = support_random_below(random, i + 1);
+        order[i] = order[at];
+        order[at] = i;
+        s->alive[i] = true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t number = order[i];
+        if (kinds[number] != '-')
+            MUST(vmk_gc_finalizer_set(gc, graph_node(&s->g, number), note_run, s,
+                                      kinds[number] == 'o' ? VMK_GC_ORDERED : 0) == VMK_OK);
+    }
+}
+
+/* What a cycle is to do: who is run, and who is there after it. */
+static void round_expect(story *s, bool runs[NODES])
+{
+    bool rooted[NODES], reached[NODES], waits[NODES], beyond[NODES];
+    for (size_t i = 0; i < s->g.count; i++)
+        rooted[i] = s->g.roots[i] != NULL;
+    graph_beyond(&s->g, rooted, reached);
+    for (size_t i = 0; i < s->g.count; i++)
+        waits[i] = s->alive[i] && s->kinds[i] != '-' && !rooted[i] && !reached[i];
+    graph_beyond(&s->g, waits, beyond);
+    for (size_t i = 0; i < s->g.count; i++) {
+        runs[i] = waits[i] && (s->kinds[i] == 'u' || !beyond[i]);
+        s->alive[i] = rooted[i] || reached[i] || waits[i] || beyond[i];
+    }
+}
+
+/* One cycle, and all finalizers that wait after it. */
+static void round_do(story *s)
+{
+    bool runs[NODES] = {false}, ran[NODES] = {false};
+    size_t count = 0;
+    s->logged = 0;
+    round_expect(s, runs);
+    for (size_t i = 0; i < s->g.count; i++)
+        count += runs[i];
+    vmk_gc_collect(s->g.gc);
+    MUST(s->logged == 0);
+    MUST(stats_of(s->g.gc).finalizable == count);
+    for (size_t i = 0; i < s->g.count; i++)
+        MUST((s->g.links[i] != 0) == s->alive[i]);
+    MUST(vmk_gc_finalize(s->g.gc, SIZE_MAX) == count);
+    MUST(s->logged == count);
+    for (size_t i = 0; i < count; i++) {
+        MUST(runs[s->log[i]] && !ran[s->log[i]]);
+        ran[s->log[i]] = true;
+        s->kinds[s->log[i]] = '-';
+    }
+}
+
+typedef struct row {
+    const char *kinds;     /* of A, B ... */
+    const char *edges;     /* "AB BC": from A to B, from B to C */
+    const char *roots;     /* */
+    const char *rounds[6]; /* who is run after each cycle */
+    const char *left;      /* who is still there after those */
+} row;
+
+static const row rows[] = {
+    {"u", "", "", {"A", ""}, ""},
+    {"o", "", "", {"A", ""}, ""},
+    {"-", "", "", {""}, ""},
+    {"u", "", "A", {"", ""}, "A"},
+    {"o", "", "A", {"", ""}, "A"},
+    {"uuu", "AB BC", "", {"ABC", ""}, ""},
+    {"ooo", "AB BC", "", {"A", "B", "C", ""}, ""},
+    {"ooo", "CB BA", "", {"C", "B", "A", ""}, ""},
+    {"ooo", "", "", {"ABC", ""}, ""},
+    {"oooo", "AB AC BD CD", "", {"A", "BC", "D", ""}, ""},   /* a diamond */
+    {"oo", "AB BA", "", {"", "", ""}, "AB"},                 /* a ring: never */
+    {"o", "AA", "", {"", ""}, "A"},                          /* itself */
+    {"u", "AA", "", {"A", ""}, ""},                          /* which is nothing where there is no order */
+    {"uu", "AB BA", "", {"AB", ""}, ""},                     /* */
+    {"o-", "AB BA", "", {"", ""}, "AB"},                     /* by way of one without a finalizer */
+    {"o--", "AB BC CA", "", {"", ""}, "ABC"},                /* */
+    {"ooo", "AB BC CB", "", {"A", "", ""}, "BC"},            /* a ring behind one that is not in it */
+    {"oooo", "AB BA BC CD", "", {"", ""}, "ABCD"},           /* and one in front */
+    {"o--o", "AB BC CD", "", {"A", "D", ""}, ""},            /* order over a distance */
+    {"-oo", "AB AC", "", {"BC", ""}, ""},                    /* who has no finalizer holds up nobody */
+    {"-oo", "AB BC", "", {"B", "C", ""}, ""},                /* */
+    {"uo", "AB", "", {"A", "B", ""}, ""},                    /* of both kinds */
+    {"ou", "AB", "", {"AB", ""}, ""},                        /* */
+    {"uo", "AB BA", "", {"A", "", ""}, "AB"},                /* */
+    {"ouo", "AB BC", "", {"AB", "C", ""}, ""},               /* */
+    {"oou", "AB BC CB", "", {"AC", "", ""}, "BC"},           /* */
+    {"oo", "AB", "B", {"A", ""}, "B"},                       /* reached otherwise */
+    {"oo", "AB", "A", {"", ""}, "AB"},                       /* */
+    {"oooo", "AB BC DC", "D", {"A", "B", ""}, "CD"},         /* */
+    {"ooooo", "AC BC CD CE", "", {"AB", "C", "DE", ""}, ""}, /* */
+    {"ooo---", "AD DB BE EC CF", "", {"A", "B", "C", ""}, ""},
+    {"uuoo", "AC BC CD", "", {"AB", "C", "D", ""}, ""},
+};
+
+static void row_start(story *s, vmk_gc *gc, const row *r, support_random *random)
+{
+    story_start(s, gc, r->kinds, random);
+    for (const char *edge = r->edges; *edge != '\0'; edge += edge[2] == ' ' ? 3 : 2)
+        graph_edge(&s->g, (size_t)(edge[0] - 'A'), (size_t)(edge[1] - 'A'));
+    for (size_t i = 0; i < s->g.count; i++)
+        if (strchr(r->roots, (char)('A' + i)) == NULL)
+            s->g.roots[i] = NULL;
+}
+
+START_TEST(as_the_table_says)
+{
+    const row *r = &rows[_i];
+    support_random random = support_random_start((uint64_t)_i);
+    vmk_gc *gc = exact_heap(0);
+    for (size_t order = 0; order < 8; order++) {
+        story s;
+        row_start(&s, gc, r, &random);
+        for (size_t round = 0; round < 6 && r->rounds[round] != NULL; round++) {
+            round_do(&s);
+            MUST(s.logged == strlen(r->rounds[round]));
+            for (size_t i = 0; i < s.logged; i++)
+                MUST(strchr(r->rounds[round], (char)('A' + s.log[i])) != NULL);
+        }
+        for (size_t i = 0; i < s.g.count; i++) {
+            MUST((s.g.links[i] != 0) == (strchr(r->left, (char)('A' + i)) != NULL));
+            if (s.g.links[i] != 0)
+                MUST(vmk_gc_finalizer_set(gc, graph_node(&s.g, i), NULL, NULL, 0) == VMK_OK);
+        }
+        graph_end(&s.g);
+        vmk_gc_collect(gc);
+        MUST(stats_of(gc).live_objects == 0 && stats_of(gc).finalizers == 0);
+    }
+    vmk_gc_destroy(gc);
+}
+END_TEST
+
+static void random_story(vmk_gc *gc, support_random *random)
+{
+    story s;
+    char kinds[NODES + 1] = {0};
+    size_t count = 1 + support_random_below(random, 14), edges = support_random_below(random, 2 * count);
+    for (size_t i = 0; i < count; i++)
+        kinds[i] = "-uoo"[support_random_below(random, 4)];
+    story_start(&s, gc, kinds, random);
+    for (size_t i = 0; i < edges; i++) {
+        size_t from = support_random_below(random, count), to = support_random_below(random, count), out = 0;
+        for (size_t k = 0; k < count; k++)
+            out += s.g.edges[from][k];
+        if (out < EDGES)
+            graph_edge(&s.g, from, to);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (support_random_below(random, 4) != 0)
+            s.g.roots[i] = NULL;
+    for (size_t round = 0; round < 5; round++) {
+        round_do(&s);
+        s.g.roots[support_random_below(random, count)] = NULL;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (s.g.links[i] != 0)
+            MUST(vmk_gc_finalizer_set(gc, graph_node(&s.g, i), NULL, NULL, 0) == VMK_OK);
+    graph_end(&s.g);
+    MUST(stats_of(gc).finalizers == 0);
+}
+
+START_TEST(random_against_a_model)
+{
+    support_random random = support_random_start(1);
+    vmk_gc *gc = exact_heap(0);
+    for (size_t i = support_rounds(1500); i > 0; i--)
+        random_story(gc, &random);
+    vmk_gc_destroy(gc);
+}
+END_TEST
+
+/* --- what becomes of one ------------------------------------------------------------------------------------------ */
+
+/* One object, root[0], long and short links to it, and what its finalizer is to do. */
+typedef struct single {
+    vmk_gc *gc;
+    void *roots[2];
+    uintptr_t links[2]; /* by kind */
+    size_t runs;
+    bool set_again;
+    bool store;
+    bool collect;
+    bool free_itself;
+} single;
+
+static void single_run(void *context, void *object)
+{
+    single *s = context;
+    s->runs++;
+    MUST(whole(object));
+    MUST(s->links[VMK_GC_SHORT] == 0);
+    MUST(vmk_gc_link_get(s->gc, &s->links[VMK_GC_LONG]) == object);
+    if (s->collect) {
+        for (size_t i = 0; i < 1000; i++)
+            (void)node_new(s->gc, i);
+        vmk_gc_collect(s->gc);
+        MUST(vmk_gc_link_get(s->gc, &s->links[VMK_GC_LONG]) == object);
+        MUST(whole(object));
+        MUST(vmk_gc_finalize(s->gc, 10) == 0);
+    }
+    if (s->set_again)
+        MUST(vmk_gc_finalizer_set(s->gc, object, single_run, s, 0) == VMK_OK);
+    if (s->store)
+        s->roots[1] = object;
+    if (s->free_itself)
+        vmk_gc_free(s->gc, object);
+}
+
+static void single_never(void *context, void *object)
+{
+    (void)object;
+    ((single *)context)->runs += 1000;
+}
+
+static void single_start(single *s)
+{
+    memset(s, 0, sizeof *s);
+    s->gc = exact_heap(0);
+    ck_assert_int_eq(vmk_gc_slots_add(s->gc, s->roots, 2), VMK_OK);
+    s->roots[0] = node_new(s->gc, 7);
+    for (unsigned kind = 0; kind < 2; kind++)
+        ck_assert_int_eq(vmk_gc_link_add(s->gc, &s->links[kind], s->roots[0], (vmk_gc_weak_kind)kind), VMK_OK);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s->gc, s->roots[0], single_run, s, 0), VMK_OK);
+    ck_assert_uint_eq(stats_of(s->gc).finalizers, 1);
+    vmk_gc_collect(s->gc);
+    ck_assert_uint_eq(stats_of(s->gc).finalizable, 0);
+}
+
+/* Out of the only root; it waits after that. */
+static void single_drop(single *s)
+{
+    s->roots[0] = s->roots[1] = NULL;
+    vmk_gc_collect(s->gc);
+    ck_assert_uint_eq(stats_of(s->gc).last.finalizable, 1);
+    ck_assert_uint_eq(stats_of(s->gc).finalizable, 1);
+    ck_assert_uint_eq(stats_of(s->gc).finalizers, 0);
+}
+
+static void single_end(single *s, size_t runs)
+{
+    s->roots[0] = s->roots[1] = NULL;
+    vmk_gc_collect(s->gc);
+    ck_assert_uint_eq(vmk_gc_finalize(s->gc, SIZE_MAX), 0);
+    ck_assert_uint_eq(s->runs, runs);
+    ck_assert_uint_eq(s->links[VMK_GC_LONG], 0);
+    ck_assert_uint_eq(stats_of(s->gc).live_objects, 0);
+    vmk_gc_destroy(s->gc);
+}
+
+START_TEST(it_runs_once)
+{
+    single s;
+    single_start(&s);
+    single_drop(&s);
+    ck_assert_uint_eq(s.links[VMK_GC_SHORT], 0);
+    vmk_gc_collect(s.gc); /* while it waits it stays */
+    vmk_gc_collect(s.gc);
+    ck_assert_uint_ne(s.links[VMK_GC_LONG], 0);
+    ck_assert_uint_eq(stats_of(s.gc).live_objects, 1);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, 0), 0);
+    ck_assert_uint_eq(s.runs, 0);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    ck_assert_uint_ne(s.links[VMK_GC_LONG], 0);
+    single_end(&s, 1);
+}
+END_TEST
+
+START_TEST(it_may_revive_the_object)
+{
+    single s;
+    single_start(&s);
+    s.store = true;
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, 1), 1);
+    ck_assert_ptr_nonnull(s.roots[1]);
+    vmk_gc_collect(s.gc);
+    vmk_gc_collect(s.gc);
+    ck_assert(whole(s.roots[1]));
+    ck_assert_ptr_eq(vmk_gc_link_get(s.gc, &s.links[VMK_GC_LONG]), s.roots[1]);
+    ck_assert_uint_eq(s.links[VMK_GC_SHORT], 0);
+    single_end(&s, 1);
+}
+END_TEST
+
+START_TEST(it_may_be_set_again)
+{
+    single s;
+    single_start(&s);
+    s.set_again = true;
+    for (size_t i = 1; i < 10; i++) {
+        single_drop(&s);
+        ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+        ck_assert_uint_eq(s.runs, i);
+    }
+    s.set_again = false;
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    single_end(&s, 10);
+}
+END_TEST
+
+/* Where stacks are no roots too the object is there until it has returned, whatever happens meanwhile. */
+START_TEST(the_object_is_held_while_it_runs)
+{
+    single s;
+    single_start(&s);
+    s.collect = true;
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    single_end(&s, 1);
+}
+END_TEST
+
+START_TEST(it_may_free_the_object)
+{
+    single s;
+    single_start(&s);
+    s.free_itself = true;
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    ck_assert_uint_eq(s.links[VMK_GC_LONG], 0);
+    single_end(&s, 1);
+}
+END_TEST
+
+START_TEST(it_can_be_taken_away)
+{
+    single s;
+    single_start(&s);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, s.roots[0], NULL, NULL, 0), VMK_OK);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, s.roots[0], NULL, NULL, VMK_GC_ORDERED), VMK_OK);
+    ck_assert_uint_eq(stats_of(s.gc).finalizers, 0);
+    single_end(&s, 0);
+}
+END_TEST
+
+START_TEST(it_can_be_taken_away_while_it_waits)
+{
+    single s;
+    single_start(&s);
+    single_drop(&s);
+    void *object = vmk_gc_link_get(s.gc, &s.links[VMK_GC_LONG]);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, object, NULL, NULL, 0), VMK_OK);
+    ck_assert_uint_eq(stats_of(s.gc).finalizable, 0);
+    single_end(&s, 0);
+}
+END_TEST
+
+/* The last one counts; one that waits begins anew. */
+START_TEST(it_can_be_replaced)
+{
+    single s;
+    single_start(&s);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, s.roots[0], single_never, &s, 0), VMK_OK);
+    ck_assert_uint_eq(stats_of(s.gc).finalizers, 1);
+    single_drop(&s);
+    void *object = vmk_gc_link_get(s.gc, &s.links[VMK_GC_LONG]);
+    s.roots[0] = object;
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, object, single_run, &s, VMK_GC_ORDERED), VMK_OK);
+    ck_assert_uint_eq(stats_of(s.gc).finalizable, 0);
+    ck_assert_uint_eq(stats_of(s.gc).finalizers, 1);
+    vmk_gc_collect(s.gc);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 0);
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    single_end(&s, 1);
+}
+END_TEST
+
+START_TEST(freed_by_hand_it_does_not_run)
+{
+    single s;
+    single_start(&s);
+    vmk_gc_free(s.gc, s.roots[0]);
+    ck_assert_uint_eq(stats_of(s.gc).finalizers, 0);
+    ck_assert_uint_eq(s.links[VMK_GC_SHORT], 0);
+    ck_assert_uint_eq(s.links[VMK_GC_LONG], 0);
+    single_end(&s, 0);
+}
+END_TEST
+
+START_TEST(freed_by_hand_while_it_waits_it_does_not_run)
+{
+    single s;
+    single_start(&s);
+    single_drop(&s);
+    vmk_gc_free(s.gc, vmk_gc_link_get(s.gc, &s.links[VMK_GC_LONG]));
+    ck_assert_uint_eq(stats_of(s.gc).finalizable, 0);
+    single_end(&s, 0);
+}
+END_TEST
+
+START_TEST(flags_are_checked)
+{
+    single s;
+    single_start(&s);
+    ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, s.roots[0], single_never, &s, 2), VMK_ERR_ARGUMENT);
+    single_drop(&s);
+    ck_assert_uint_eq(vmk_gc_finalize(s.gc, SIZE_MAX), 1);
+    single_end(&s, 1);
+}
+END_TEST
+
+/* --- many --------------------------------------------------------------------------------------------------------- */
+
+enum { MANY = 3000 };
+
+typedef struct crowd {
+    vmk_gc *gc;
+    size_t runs[MANY]; /* of each; atomic */
+    size_t order[MANY];
+    size_t done; /* atomic */
+    size_t broken;
+    size_t to_run;
+} crowd;
+
+static void crowd_run(void *context, void *object)
+{
+    crowd *c = context;
+    const node *n = object;
+    if (!whole(n) || n->number >= MANY) {
+        VMKI_FETCH_ADD(&c->broken, 1);
+        return;
+    }
+    VMKI_FETCH_ADD(&c->runs[n->number], 1);
+    c->order[VMKI_FETCH_ADD(&c->done, 1) % MANY] = n->number;
+}
+
+/* So many objects that nobody has, with finalizers. Where stacks are roots too: made deeper in the stack. */
+static VMKI_COLD void crowd_add(crowd *c, size_t first, size_t count, unsigned flags)
+{
+    for (size_t i = first; i < first + count; i++) {
+        node *n = node_new(c->gc, i);
+        MUST(vmk_gc_finalizer_set(c->gc, n, crowd_run, c, flags) == VMK_OK);
+    }
+}
+
+static bool crowd_once(const crowd *c, size_t count)
+{
+    for (size_t i = 0; i < MANY; i++)
+        if (c->runs[i] != (i < count ? 1u : 0u))
+            return false;
+    return c->broken == 0;
+}
+
+static crowd the_crowd;
+
+static crowd *crowd_start(vmk_gc *gc)
+{
+    memset(&the_crowd, 0, sizeof the_crowd);
+    the_crowd.gc = gc;
+    return &the_crowd;
+}
+
+START_TEST(as_many_as_are_asked_for_in_turn)
+{
+    crowd *c = crowd_start(exact_heap(0));
+    crowd_add(c, 0, 100, 0);
+    vmk_gc_collect(c->gc);
+    crowd_add(c, 100, 100, VMK_GC_ORDERED);
+    vmk_gc_collect(c->gc);
+    ck_assert_uint_eq(stats_of(c->gc).finalizable, 200);
+    ck_assert_uint_eq(vmk_gc_finalize(c->gc, 30), 30);
+    ck_assert_uint_eq(stats_of(c->gc).finalizable, 170);
+    ck_assert_uint_eq(vmk_gc_finalize(c->gc, 1), 1);
+    ck_assert_uint_eq(vmk_gc_finalize(c->gc, SIZE_MAX), 169);
+    ck_assert_uint_eq(vmk_gc_finalize(c->gc, SIZE_MAX), 0);
+    ck_assert(crowd_once(c, 200));
+    for (size_t i = 0; i < 200; i++)
+        MUST(c->order[i] == i); /* first come, first served */
+    vmk_gc_collect(c->gc);
+    ck_assert_uint_eq(stats_of(c->gc).live_objects, 0);
+    vmk_gc_destroy(c->gc);
+}
+END_TEST
+
+/* What was never run never is. */
+START_TEST(the_end_of_the_heap_runs_none)
+{
+    crowd *c = crowd_start(exact_heap(0));
+    crowd_add(c, 0, 10, 0);
+    vmk_gc_collect(c->gc);
+    crowd_add(c, 10, 10, 0);
+    vmk_gc_destroy(c->gc);
+    ck_assert_uint_eq(c->done, 0);
+}
+END_TEST
+
+static void crowd_thread(void *argument, unsigned number)
+{
+    crowd *c = argument;
+    (void)number;
+    if (vmk_gc_thread_register() != VMK_OK) {
+        VMKI_FETCH_ADD(&c->broken, 1);
+        return;
+    }
+    while (VMKI_LOAD(&c->done) + VMKI_LOAD(&c->broken) < c->to_run) {
+        if (vmk_gc_finalize(c->gc, 3) == 0)
+            vmk_gc_safepoint();
+    }
+    vmk_gc_thread_unregister();
+}
+
+START_TEST(several_threads_run_each_once)
+{
+    crowd *c = crowd_start(exact_heap(0));
+    for (size_t i = 0; i < MANY; i += 500)
+        crowd_add(c, i, 500, i % 1000 == 0 ? 0 : VMK_GC_ORDERED);
+    vmk_gc_collect(c->gc);
+    c->to_run = MANY;
+    vmk_gc_blocking_enter();
+    support_threads(4, crowd_thread, c);
+    vmk_gc_blocking_leave();
+    ck_assert(crowd_once(c, MANY));
+    ck_assert_uint_eq(vmk_gc_finalize(c->gc, SIZE_MAX), 0);
+    vmk_gc_destroy(c->gc);
+}
+END_TEST
+
+/* Threads that collect, allocate, set and run, all at once. */
+static void storm_thread(void *argument, unsigned number)
+{
+    crowd *c = argument;
+    size_t share = MANY / 4;
+    if (vmk_gc_thread_register() != VMK_OK) {
+        VMKI_FETCH_ADD(&c->broken, 1);
+        return;
+    }
+    for (size_t i = number * share; i < (number + 1) * share; i++) {
+        node *n = vmk_gc_alloc(c->gc, sizeof *n);
+        if (n == NULL) {
+            VMKI_FETCH_ADD(&c->broken, 1);
+            break;
+        }
+        n->number = i;
+        n->check = check_of(i);
+        if (vmk_gc_finalizer_set(c->gc, n, crowd_run, c, i % 2) != VMK_OK)
+            VMKI_FETCH_ADD(&c->broken, 1);
+        if (i % 50 == 0)
+            vmk_gc_collect(c->gc);
+        if (i % 7 == 0)
+            (void)vmk_gc_finalize(c->gc, 5);
+    }
+    vmk_gc_thread_unregister();
+}
+
+static vmk_gc *usual_heap(unsigned flags)
+{
+    vmk_heap_options below = {.window = WINDOW};
+    vmk_gc_options options = {.flags = flags, .heap = &below};
+    vmk_gc *gc;
+    ck_assert_int_eq(vmk_gc_create(&gc, &options), VMK_OK);
+    return gc;
+}
+
+START_TEST(a_storm_of_threads)
+{
+    crowd *c = crowd_start(usual_heap(0));
+    vmk_gc_blocking_enter();
+    support_threads(4, storm_thread, c);
+    vmk_gc_blocking_leave();
+    size_t before = c->done;
+    for (int i = 0; i < 3; i++) {
+        vmk_gc_collect(c->gc);
+        before += vmk_gc_finalize(c->gc, SIZE_MAX);
+    }
+    ck_assert_uint_eq(c->done, before);
+    ck_assert_uint_eq(c->broken, 0);
+    size_t never = 0;
+    for (size_t i = 0; i < MANY; i++) {
+        MUST(c->runs[i] <= 1);
+        never += c->runs[i] == 0;
+    }
+    /* Nobody has them any more, but a word left on a stack may look like one. */
+    ck_assert_uint_le(never, 40);
+    ck_assert_uint_eq(stats_of(c->gc).finalizers, never);
+    vmk_gc_destroy(c->gc);
+}
+END_TEST
+
+/* --- the heap's own thread ---------------------------------------------------------------------------------------- */
+
+static void wait_for(const size_t *counter, size_t count)
+{
+    vmk_gc_blocking_enter();
+    while (VMKI_LOAD(counter) < count) /* the suite's time is limited */
+        support_yield();
+    vmk_gc_blocking_leave();
+}
+
+static void the_thread_runs_them_in(unsigned flags)
+{
+    crowd *c = crowd_start(exact_heap(flags | VMK_GC_FINALIZER_THREAD));
+    for (size_t i = 0; i < 1000; i += 100) {
+        crowd_add(c, i, 100, 0);
+        vmk_gc_collect(c->gc);
+        wait_for(&c->done, i + 100);
+    }
+    ck_assert(crowd_once(c, 1000));
+    ck_assert_uint_eq(stats_of(c->gc).finalizable, 0);
+    vmk_gc_destroy(c->gc);
+}
+
+START_TEST(the_heaps_thread_runs_them)
+{
+    the_thread_runs_them_in(0);
+}
+END_TEST
+
+START_TEST(the_heaps_thread_where_stacks_are_roots)
+{
+    crowd *c = crowd_start(usual_heap(VMK_GC_FINALIZER_THREAD));
+    crowd_add(c, 0, 1000, 0);
+    for (size_t round = 0; VMKI_LOAD(&c->done) < 900; round++)
+        vmk_gc_collect(c->gc);
+    vmk_gc_destroy(c->gc);
+    ck_assert_uint_eq(c->broken, 0);
+    ck_assert_uint_le(c->done, 1000);
+    for (size_t i = 0; i < MANY; i++)
+        MUST(c->runs[i] <= 1);
+}
+END_TEST
+
+typedef struct slow {
+    vmk_gc *gc;
+    size_t begun; /* atomic, as the next */
+    size_t ended;
+    size_t rounds;
+} slow;
+
+/* Takes its time, allocates, collects. */
+static void slow_run(void *context, void *object)
+{
+    slow *s = context;
+    VMKI_FETCH_ADD(&s->begun, 1);
+    for (size_t i = 0; i < s->rounds; i++) {
+        for (size_t k = 0; k < 10; k++)
+            (void)vmk_gc_alloc(s->gc, 500);
+        vmk_gc_collect(s->gc);
+        support_yield();
+    }
+    if (whole(object))
+        VMKI_FETCH_ADD(&s->ended, 1);
+}
+
+static void end_waits_in(vmk_gc *gc)
+{
+    slow s = {.gc = gc, .rounds = 30};
+    for (size_t i = 0; i < 5; i++) {
+        node *n = node_new(s.gc, i);
+        ck_assert_int_eq(vmk_gc_finalizer_set(s.gc, n, slow_run, &s, 0), VMK_OK);
+    }
+    vmk_gc_collect(s.gc);
+    while (VMKI_LOAD(&s.begun) == 0)
+        vmk_gc_collect(s.gc);
+    vmk_gc_destroy(s.gc);
+    ck_assert_uint_eq(s.begun, s.ended);
+}
+
+/* One that runs is waited for, with all that it does, the others are never begun. */
+START_TEST(the_end_waits_for_what_runs)
+{
+    end_waits_in(exact_heap(VMK_GC_FINALIZER_THREAD));
+    end_waits_in(usual_heap(VMK_GC_FINALIZER_THREAD));
+    end_waits_in(usual_heap(VMK_GC_FINALIZER_THREAD | VMK_GC_COOPERATIVE));
+}
+END_TEST
+
+START_TEST(the_end_of_a_thread_that_never_ran)
+{
+    vmk_gc_destroy(exact_heap(VMK_GC_FINALIZER_THREAD));
+    crowd *c = crowd_start(exact_heap(VMK_GC_FINALIZER_THREAD));
+    crowd_add(c, 0, 1, 0);
+    vmk_gc_destroy(c->gc);
+    ck_assert_uint_eq(c->done, 0);
+}
+END_TEST
+
+/* --- without memory ----------------------------------------------------------------------------------------------- */
+
+#ifdef VMKIT_MODEL
+START_TEST(a_refusal_changes_nothing)
+{
+    for (uint64_t nth = 1; nth < 12; nth++) {
+        crowd *c = crowd_start(exact_heap(0));
+        void *roots[1] = {NULL};
+        size_t refused = 0, count = 0;
+        ck_assert_int_eq(vmk_gc_slots_add(c->gc, roots, 1), VMK_OK);
+        vmk_gc_disable(c->gc);
+        model_fail_nth(nth, VMK_ERR_COMMIT, false);
+        for (size_t i = 0; i < MANY; i++) {
+            roots[0] = vmk_gc_alloc(c->gc, sizeof(node));
+            if (roots[0] == NULL)
+                continue;
+            *(node *)roots[0] = (node){.number = count, .check = check_of(count)};
+            vmk_status status = vmk_gc_finalizer_set(c->gc, roots[0], crowd_run, c, 0);
+            refused += status != VMK_OK;
+            count += status == VMK_OK;
+            MUST(stats_of(c->gc).finalizers == count);
+        }
+        ck_assert_uint_le(refused, 1);
+        model_fail_nth(0, VMK_OK, false);
+        roots[0] = NULL;
+        vmk_gc_collect(c->gc);
+        ck_assert_uint_eq(vmk_gc_finalize(c->gc, SIZE_MAX), count);
+        ck_assert(crowd_once(c, count));
+        vmk_gc_destroy(c->gc);
+        ck_assert_ptr_null(model_violation());
+    }
+}
+END_TEST
+#endif
+
+/* --- crimes ------------------------------------------------------------------------------------------------------- */
+
+static vmk_gc *doomed;
+
+static void crime_inside(void)
+{
+    VMKI_IGNORE(vmk_gc_finalizer_set(doomed, (char *)vmk_gc_alloc(doomed, 100) + 16, crowd_run, NULL, 0));
+}
+
+static void crime_nothing(void)
+{
+    VMKI_IGNORE(vmk_gc_finalizer_set(doomed, NULL, crowd_run, NULL, 0));
+}
+
+static void crime_foreign(void)
+{
+    static size_t words[8];
+    VMKI_IGNORE(vmk_gc_finalizer_set(doomed, words, crowd_run, NULL, 0));
+}
+
+static void crime_freed(void)
+{
+    void *object = vmk_gc_alloc(doomed, 100);
+    vmk_gc_free(doomed, object);
+    VMKI_IGNORE(vmk_gc_finalizer_set(doomed, object, crowd_run, NULL, 0));
+}
+
+static void crime_no_heap(void)
+{
+    (void)vmk_gc_finalize((vmk_gc *)(void *)&the_crowd, 1);
+}
+
+static void end_it(void *context, void *object)
+{
+    (void)object;
+    vmk_gc_destroy(context);
+}
+
+static void crime_suicide(void)
+{
+    VMKI_IGNORE(vmk_gc_finalizer_set(doomed, vmk_gc_alloc(doomed, 100), end_it, doomed, 0));
+    vmk_gc_collect(doomed);
+    vmk_gc_blocking_enter();
+    for (;;)
+        support_yield();
+}
+
+static const struct crime {
+    const char *name;
+    void (*commit)(void);
+    const char *message;
+} crimes[] = {
+    {"inside", crime_inside, "vmk_gc_finalizer_set: not an object"},
+    {"nothing", crime_nothing, "vmk_gc_finalizer_set: not an object"},
+    {"foreign", crime_foreign, "vmk_gc_finalizer_set: not an object"},
+    {"freed", crime_freed, "vmk_gc_finalizer_set: not an object"},
+    {"no heap", crime_no_heap, "vmk_gc_finalize: not a collected heap"},
+    {"suicide", crime_suicide, "vmk_gc_destroy: called by a finalizer"},
+};
+
+enum { CRIMES = sizeof crimes / sizeof crimes[0], ROWS = sizeof rows / sizeof rows[0] };
+
+static int child(int argc, char **argv)
+{
+    vmk_heap_options below = {.window = WINDOW};
+    vmk_gc_options options = {.flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC | VMK_GC_FINALIZER_THREAD, .heap = &below};
+    if (argc < 1 || vmk_gc_create(&doomed, &options) != VMK_OK)
+        return SUPPORT_UNREADY;
+    for (size_t i = 0; i < CRIMES; i++) {
+        if (strcmp(argv[0], crimes[i].name) == 0)
+            crimes[i].commit();
+    }
+    return SUPPORT_SURVIVED;
+}
+
+START_TEST(crimes_end_the_program)
+{
+    support_crime(crimes[_i].name, crimes[_i].message);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    Suite *s = suite_create("gc_finalize");
+    TCase *t = tcase_create("gc_finalize");
+    tcase_set_timeout(t, 0);
+    tcase_add_loop_test(t, as_the_table_says, 0, ROWS);
+    tcase_add_test(t, random_against_a_model);
+    tcase_add_test(t, it_runs_once);
+    tcase_add_test(t, it_may_revive_the_object);
+    tcase_add_test(t, it_may_be_set_again);
+    tcase_add_test(t, the_object_is_held_while_it_runs);
+    tcase_add_test(t, it_may_free_the_object);
+    tcase_add_test(t, it_can_be_taken_away);
+    tcase_add_test(t, it_can_be_taken_away_while_it_waits);
+    tcase_add_test(t, it_can_be_replaced);
+    tcase_add_test(t, freed_by_hand_it_does_not_run);
+    tcase_add_test(t, freed_by_hand_while_it_waits_it_does_not_run);
+    tcase_add_test(t, flags_are_checked);
+    tcase_add_test(t, as_many_as_are_asked_for_in_turn);
+    tcase_add_test(t, the_end_of_the_heap_runs_none);
+    tcase_add_test(t, several_threads_run_each_once);
+    tcase_add_test(t, a_storm_of_threads);
+    tcase_add_test(t, the_heaps_thread_runs_them);
+    tcase_add_test(t, the_heaps_thread_where_stacks_are_roots);
+    tcase_add_test(t, the_end_waits_for_what_runs);
+    tcase_add_test(t, the_end_of_a_thread_that_never_ran);
+#ifdef VMKIT_MODEL
+    tcase_add_test(t, a_refusal_changes_nothing);
+#endif
+    tcase_add_loop_test(t, crimes_end_the_program, 0, CRIMES);
+    suite_add_tcase(s, t);
+    return support_main(argc, argv, s, child);
+}
