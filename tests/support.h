@@ -80,6 +80,12 @@ void support_remove(const char *path);
 void support_threads(unsigned count, void (*body)(void *argument, unsigned number), void *argument);
 void support_yield(void);
 
+/* A library, loaded by its path; a function of it. NULL: there is none. */
+typedef void support_symbol(void);
+void *support_library_open(const char *path);
+support_symbol *support_library_symbol(void *library, const char *name);
+void support_library_close(void *library);
+
 /* Run this test executable again with these arguments (NULL-terminated), as a child process: what it printed to both
  * streams (cut to size - 1 bytes), and how it ended. */
 typedef struct support_end {

@@ -6,6 +6,7 @@
 #include "posix/os_private.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <inttypes.h>
 #include <sys/wait.h>
 
@@ -361,4 +362,23 @@ support_end support_run_self(const char *const *arguments, char *output, size_t 
         require(errno == EINTR, "waitpid");
     support_end end = {.crashed = WIFSIGNALED(how), .code = WIFEXITED(how) ? WEXITSTATUS(how) : 0};
     return end;
+}
+
+void *support_library_open(const char *path)
+{
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* POSIX has a function's address go through a pointer to an object. */
+support_symbol *support_library_symbol(void *library, const char *name)
+{
+    support_symbol *symbol = NULL;
+    void *address = dlsym(library, name);
+    memcpy(&symbol, &address, sizeof symbol);
+    return symbol;
+}
+
+void support_library_close(void *library)
+{
+    require(dlclose(library) == 0, "dlclose");
 }

@@ -322,3 +322,18 @@ support_end support_run_self(const char *const *arguments, char *output, size_t 
     support_end end = {.crashed = crashed, .code = crashed ? 0 : (int)code};
     return end;
 }
+
+void *support_library_open(const char *path)
+{
+    return LoadLibraryA(path);
+}
+
+support_symbol *support_library_symbol(void *library, const char *name)
+{
+    return (support_symbol *)(uintptr_t)GetProcAddress(library, name);
+}
+
+void support_library_close(void *library)
+{
+    require(FreeLibrary(library), "FreeLibrary");
+}

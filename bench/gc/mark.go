@@ -18,9 +18,10 @@ func main() {
 	root = graphBuild(a.size, a.mode)
 	debug.FreeOSMemory() // which also collects
 	peakReset()
-	began := time.Now()
+	began, beganCPU := time.Now(), nowCPU()
 	runtime.GC()
 	ns := float64(time.Since(began)) / float64(a.size)
+	result("cpu", float64(nowCPU()-beganCPU)/float64(a.size))
 	result("space", (statusKiB("VmRSS:")-before)*1024/(32*float64(a.size)))
 	result("peak", statusKiB("VmHWM:")/1024)
 	result("ns", ns)

@@ -77,6 +77,7 @@ int main(int argc, char **argv)
     work_scrub();
     work_peak_reset();
     arguments.began = work_now();
+    arguments.began_cpu = work_now_cpu();
     double last = arguments.began;
     for (size_t i = 0; i < arguments.size / 5; i++) {
         replace(work_random(&random) >> 32, levels - 1 - CHURN);

@@ -67,7 +67,7 @@ func main() {
 	}
 	root = graphBuild(a.size-1, "tree")
 	peakReset()
-	a.began = time.Now()
+	a.began, a.beganCPU = time.Now(), nowCPU()
 	last := a.began
 	for i := 0; i < a.size/5; i++ {
 		replace(r.next()>>32, levels-1-churn)

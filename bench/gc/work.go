@@ -11,14 +11,16 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
 type arguments struct {
-	size    int
-	threads int
-	mode    string
-	began   time.Time
+	size     int
+	threads  int
+	mode     string
+	began    time.Time
+	beganCPU time.Duration
 }
 
 func fail(what string) {
@@ -46,8 +48,17 @@ func begin() arguments {
 	if markers := number(os.Args[3]); markers > 0 {
 		runtime.GOMAXPROCS(markers)
 	}
-	a.began = time.Now()
+	a.began, a.beganCPU = time.Now(), nowCPU()
 	return a
+}
+
+// Of the processors, all threads together.
+func nowCPU() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		fail(err.Error())
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func result(metric string, value float64) {
@@ -84,6 +95,7 @@ func milliseconds(d time.Duration) float64 {
 // paused and longest: the world stood still. That is the least of what a cycle of Go's costs.
 func report(a arguments) {
 	result("ms", milliseconds(time.Since(a.began)))
+	result("cpu", milliseconds(nowCPU()-a.beganCPU))
 	result("peak", statusKiB("VmHWM:")/1024)
 	var stats debug.GCStats
 	debug.ReadGCStats(&stats)

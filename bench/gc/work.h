@@ -57,6 +57,14 @@ static inline double work_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* Of the processors, all threads together: what the program takes however busy the machine is. */
+static inline double work_now_cpu(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 static inline void work_result(const char *metric, double value)
 {
     printf("%s %.9g\n", metric, value);
@@ -333,25 +341,32 @@ typedef struct work_arguments {
     unsigned markers;
     const char *mode;
     double began;
+    double began_cpu;
 } work_arguments;
 
 static inline work_arguments work_begin(int argc, char **argv)
 {
     if (argc < 4)
         work_fail("usage: gc_NAME_PEER SIZE THREADS MARKERS [MODE]");
-    work_arguments arguments = {strtoul(argv[1], NULL, 10), strtoul(argv[2], NULL, 10),
-                                (unsigned)strtoul(argv[3], NULL, 10), argc > 4 ? argv[4] : "", 0};
+    work_arguments arguments = {strtoul(argv[1], NULL, 10),
+                                strtoul(argv[2], NULL, 10),
+                                (unsigned)strtoul(argv[3], NULL, 10),
+                                argc > 4 ? argv[4] : "",
+                                0,
+                                0};
     if (arguments.size == 0 || arguments.threads == 0 || arguments.threads > WORK_THREADS_MAX)
         work_fail("SIZE and THREADS are at least 1, THREADS no more than 64");
     work_open(arguments.markers);
     arguments.began = work_now();
+    arguments.began_cpu = work_now_cpu();
     return arguments;
 }
 
-/* Time, most memory, and what the collector knows of its own pauses, in milliseconds. */
+/* Time by the clock and of processors, most memory, and what the collector knows of its own pauses, in milliseconds. */
 static inline void work_report(const work_arguments *arguments)
 {
     work_result("ms", (work_now() - arguments->began) * 1e3);
+    work_result("cpu", (work_now_cpu() - arguments->began_cpu) * 1e3);
     work_result("peak", work_status_kib("VmHWM:") / 1024);
 #if WORK_COLLECTS
     work_pauses pauses = work_pauses_now();

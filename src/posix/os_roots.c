@@ -18,7 +18,12 @@
  */
 #include "posix/os_world_private.h"
 
+#if VMKI_POSIX_DYLD
+#include <mach-o/dyld.h>
+#include <mach-o/loader.h>
+#else
 #include <link.h>
+#endif
 
 #include "posix/os_self.h"
 
@@ -69,6 +74,50 @@ static void visit_readable(uintptr_t low, uintptr_t high, vmki_os_range_visitor 
 
 /* --- libraries -------------------------------------------------------------------------------------------------- */
 
+#if VMKI_POSIX_DYLD
+
+/* Nothing is held: a library that another thread unloads meanwhile is not safe here. */
+void vmki_os_with_libraries(void (*body)(void *argument), void *argument)
+{
+    body(argument);
+}
+
+static void visit_image(const struct mach_header_64 *image, intptr_t slide, vmki_os_range_visitor *visit, void *context)
+{
+    const struct load_command *command = (const struct load_command *)(image + 1);
+    for (uint32_t i = 0; i < image->ncmds; i++) {
+        const struct segment_command_64 *part = (const struct segment_command_64 *)command;
+        if (command->cmd == LC_SEGMENT_64 && (part->initprot & 2 /* VM_PROT_WRITE */) != 0) {
+            uintptr_t low = (uintptr_t)part->vmaddr + (uintptr_t)slide;
+            visit_readable(low, low + (uintptr_t)part->vmsize, visit, context);
+        }
+        command = (const struct load_command *)((const char *)command + command->cmdsize);
+    }
+}
+
+void vmki_os_static_data(vmki_os_range_visitor *visit, void *context)
+{
+    for (uint32_t i = 0; i < _dyld_image_count(); i++)
+        visit_image((const struct mach_header_64 *)_dyld_get_image_header(i), _dyld_get_image_vmaddr_slide(i), visit,
+                    context);
+}
+
+void vmki_posix_roots_init(pthread_key_t key)
+{
+    (void)key;
+    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What macOS keeps of each thread is not known here. */
+void vmki_os_thread_data(const vmki_os_mutator *mutator, vmki_os_range_visitor *visit, void *context)
+{
+    (void)mutator, (void)visit, (void)context;
+}
+
+#else
+
+typedef __typeof__(*((struct dl_phdr_info *)NULL)->dlpi_phdr) program_part;
+
 /* glibc holds a lock while it enumerates, which whoever holds it may take again, and which is needed to add a library
  * or to unmap one. musl lets go of its own, but never unmaps any. Others of the loader's locks may be held by threads
  * that are stopped within dlopen: nothing here takes them. */
@@ -103,7 +152,7 @@ static void relro_of(const struct dl_phdr_info *info, uintptr_t *low, uintptr_t 
 {
     *low = *high = 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        const program_part *part = &info->dlpi_phdr[i];
         if (part->p_type == PT_GNU_RELRO) {
             *low = vmki_floor(info->dlpi_addr + part->p_vaddr, page_size);
             *high = vmki_floor(info->dlpi_addr + part->p_vaddr + part->p_memsz, page_size);
@@ -118,7 +167,7 @@ static int visit_library(struct dl_phdr_info *info, size_t size, void *argument)
     (void)size;
     relro_of(info, &relro_low, &relro_high);
     for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        const program_part *part = &info->dlpi_phdr[i];
         if (part->p_type != PT_LOAD || (part->p_flags & PF_W) == 0)
             continue;
         uintptr_t low = info->dlpi_addr + part->p_vaddr, high = low + part->p_memsz;
@@ -148,7 +197,8 @@ static struct {
 static intptr_t block_low, block_high;
 
 /* Libraries that are loaded late get their place in it behind those that were there before. glibc has about 1.7 KiB for
- * them unless told otherwise. */
+ * them unless told otherwise. Where the block is on the thread's own stack, as glibc has it for all but the main
+ * thread, the live part of the stack has it anyway, and what lies behind it may be dead. */
 #define SPARE 4096
 #define FAR ((uintptr_t)1 << 20) /* no such block is as large */
 
@@ -227,8 +277,6 @@ static int widen_block(struct dl_phdr_info *info, size_t size, void *argument)
 static void block_find(uintptr_t pointer)
 {
     (void)dl_iterate_phdr(widen_block, &pointer);
-    block_low -= block_low < 0 ? SPARE : 0;
-    block_high += block_high > 0 ? SPARE : 0;
 }
 
 /* --- values by key: how they are kept --------------------------------------------------------------------------- */
@@ -314,6 +362,14 @@ static int visit_module(struct dl_phdr_info *info, size_t size, void *argument)
     return 0;
 }
 
+static void visit_block(const vmki_os_mutator *mutator, const visitor *to)
+{
+    bool on_stack = to->pointer >= (uintptr_t)mutator->stack_low && to->pointer < (uintptr_t)mutator->stack_high;
+    uintptr_t spare = on_stack ? 0 : SPARE;
+    uintptr_t low = to->pointer + (uintptr_t)block_low, high = to->pointer + (uintptr_t)block_high;
+    visit_readable(low - (block_low < 0 ? spare : 0), high + (block_high > 0 ? spare : 0), to->visit, to->context);
+}
+
 static void visit_keys(const visitor *to)
 {
     uintptr_t place = to->pointer + (uintptr_t)keys.at;
@@ -330,12 +386,14 @@ void vmki_os_thread_data(const vmki_os_mutator *mutator, vmki_os_range_visitor *
     visitor to = {visit, context, mutator->system[VMKI_POSIX_POINTER]};
     if (to.pointer == 0)
         return;
-    visit_readable(to.pointer + (uintptr_t)block_low, to.pointer + (uintptr_t)block_high, visit, context);
+    visit_block(mutator, &to);
     if (vector.words != 0)
         (void)dl_iterate_phdr(visit_module, &to);
     visit_keys(&to);
     errno = error;
 }
+
+#endif
 
 /* --- a stack's pages -------------------------------------------------------------------------------------------- */
 

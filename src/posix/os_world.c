@@ -92,62 +92,55 @@ typedef struct float_state {
     _Alignas(16) unsigned char bytes[512];
 } float_state;
 
-/* The words for the last instructions are laid below the interrupted stack, which the frame has been laid over, too:
- * what is overwritten are bytes of its far end that nobody needs any more. */
-static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, bool extended)
+/* The state of floating point comes twice: in the old form, and 112 bytes behind it in the new one, which has vectors
+ * too. qemu has the old part of the new one empty, so both are put back.
+ *
+ * The words for the last instructions are laid below the interrupted stack, over the frame's far end, which nobody
+ * needs any more. In the order of popa: eax, ecx, edx, ebx, esp, ebp, esi, edi. */
+static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, const void *vectors, bool extended)
 {
-    __asm__ volatile("testl %2, %2\n\t"
+    __asm__ volatile("testl %3, %3\n\t"
                      "jz 1f\n\t"
-                     "movl $-1, %%eax\n\t"
-                     "movl 464+8(%1), %%eax\n\t" /* which parts there are: struct _fpx_sw_bytes */
-                     "movl 464+12(%1), %%edx\n\t"
-                     "xrstor (%1)\n\t"
+                     "movl 464+8(%2), %%eax\n\t" /* which parts there are: struct _fpx_sw_bytes */
+                     "movl 464+12(%2), %%edx\n\t"
+                     "xrstor (%2)\n\t"
                      "jmp 2f\n"
-                     "1:\tfxrstor (%1)\n"
-                     "2:\tmovl 28(%0), %%ebx\n\t" /* REG_ESP */
-                     "movl 56(%0), %%eax\n\t"     /* REG_EIP */
-                     "movl %%eax, -4(%%ebx)\n\t"
-                     "movl 64(%0), %%eax\n\t" /* REG_EFL */
-                     "movl %%eax, -8(%%ebx)\n\t"
-                     "movl 44(%0), %%eax\n\t" /* REG_EAX; from here on in the order of popa */
-                     "movl %%eax, -12(%%ebx)\n\t"
-                     "movl 40(%0), %%eax\n\t"
-                     "movl %%eax, -16(%%ebx)\n\t"
-                     "movl 36(%0), %%eax\n\t"
-                     "movl %%eax, -20(%%ebx)\n\t"
-                     "movl 32(%0), %%eax\n\t"
-                     "movl %%eax, -24(%%ebx)\n\t"
-                     "movl 24(%0), %%eax\n\t"
-                     "movl %%eax, -32(%%ebx)\n\t"
-                     "movl 20(%0), %%eax\n\t"
-                     "movl %%eax, -36(%%ebx)\n\t"
-                     "movl 16(%0), %%eax\n\t"
-                     "movl %%eax, -40(%%ebx)\n\t"
+                     "1:\tfxrstor (%2)\n"
+                     "2:\tfrstor (%1)\n\t"
+                     "movl 28(%0), %%ebx\n\t" /* REG_ESP, then REG_EIP, REG_EFL */
+                     "movl 56(%0), %%eax\n\tmovl %%eax, -4(%%ebx)\n\t"
+                     "movl 64(%0), %%eax\n\tmovl %%eax, -8(%%ebx)\n\t"
+                     "movl 44(%0), %%eax\n\tmovl %%eax, -12(%%ebx)\n\t"
+                     "movl 40(%0), %%eax\n\tmovl %%eax, -16(%%ebx)\n\t"
+                     "movl 36(%0), %%eax\n\tmovl %%eax, -20(%%ebx)\n\t"
+                     "movl 32(%0), %%eax\n\tmovl %%eax, -24(%%ebx)\n\t"
+                     "movl 24(%0), %%eax\n\tmovl %%eax, -32(%%ebx)\n\t"
+                     "movl 20(%0), %%eax\n\tmovl %%eax, -36(%%ebx)\n\t"
+                     "movl 16(%0), %%eax\n\tmovl %%eax, -40(%%ebx)\n\t"
                      "leal -40(%%ebx), %%esp\n\t"
                      "popal\n\t"
                      "popfl\n\t"
                      "ret"
                      :
-                     : "S"(registers), "D"(floats), "c"((int)extended)
+                     : "S"(registers), "b"(floats), "D"(vectors), "c"((int)extended)
                      : "memory", "eax", "edx");
     __builtin_unreachable();
 }
 
-/* The state of floating point: the old form, in 112 bytes, and behind it the new one; where the latter ends with a mark
- * of its own, it has more parts, and is aligned. */
+/* A mark says that the new form has more parts than it used to; then it is aligned for the instruction. */
 static void return_by_hand(ucontext_t *context)
 {
     const uint32_t extended_mark = 0x46505853;
-    const unsigned char *floats = (const unsigned char *)context->uc_mcontext.fpregs + 112;
+    const unsigned char *floats = (const unsigned char *)context->uc_mcontext.fpregs, *vectors = floats + 112;
     float_state copy;
     uint32_t mark;
     int error = errno;
-    memcpy(&copy, floats, sizeof copy);
-    memcpy(&mark, floats + 464, sizeof mark);
+    memcpy(&copy, vectors, sizeof copy);
+    memcpy(&mark, vectors + 464, sizeof mark);
+    bool extended = mark == extended_mark;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &context->uc_sigmask, NULL, (size_t)8);
     errno = error;
-    go_back(context->uc_mcontext.gregs, mark == extended_mark ? (const void *)floats : copy.bytes,
-            mark == extended_mark);
+    go_back(context->uc_mcontext.gregs, floats, extended ? vectors : copy.bytes, extended);
 }
 
 #else
@@ -304,13 +297,12 @@ vmk_status vmki_os_world_init(void (*here)(vmki_os_mutator *mutator, void *sp),
     return the_signal != 0 ? VMK_OK : VMK_ERR_UNSUPPORTED;
 }
 
-/* The main thread's stack grows, as far as the limit allows; what the C library says of it takes that into account
- * (glibc), or has only what there is by now (musl). */
+/* The main thread's stack grows, as far as the limit allows. */
 static void *stack_low_of_main(void *low, void *high)
 {
     struct rlimit limit;
-    if (vmki_posix_thread_number() != (uintptr_t)getpid() || getrlimit(RLIMIT_STACK, &limit) != 0 ||
-        limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= (uintptr_t)high)
+    if (VMKI_POSIX_GROWTH_TOLD || vmki_posix_thread_number() != (uintptr_t)getpid() ||
+        getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= (uintptr_t)high)
         return low;
     void *lowest = (char *)high - (size_t)limit.rlim_cur;
     return (uintptr_t)lowest < (uintptr_t)low ? lowest : low;
@@ -355,15 +347,19 @@ void vmki_os_mutator_set(vmki_os_mutator *mutator)
 
 /* --- interrupting ----------------------------------------------------------------------------------------------- */
 
-/* EAGAIN: the system has as many signals under way as it may. */
+/* EAGAIN: the system has as many signals under way as it may. Then, in the end, this one is lost: who has sent it will
+ * send it again. A thread at the very end of its life can still be sent one, and then has ended. */
 vmki_os_interrupted vmki_os_interrupt(vmki_os_mutator *mutator)
 {
-    int error = errno, result;
-    while ((result = vmki_posix_thread_signal(mutator->system[VMKI_POSIX_THREAD], mutator->system[VMKI_POSIX_NUMBER],
-                                              the_signal)) == EAGAIN)
-        vmki_os_yield();
+    int error = errno, result = EAGAIN;
+    for (unsigned i = 0; i < 100 && result == EAGAIN; i++) {
+        result = vmki_posix_thread_signal(mutator->system[VMKI_POSIX_THREAD], mutator->system[VMKI_POSIX_NUMBER],
+                                          the_signal);
+        if (result == EAGAIN)
+            vmki_os_yield();
+    }
     errno = error;
-    return result == 0 ? VMKI_OS_CALLS_HERE : VMKI_OS_GONE;
+    return result == ESRCH ? VMKI_OS_GONE : VMKI_OS_CALLS_HERE;
 }
 
 void vmki_os_resume(vmki_os_mutator *mutator)
@@ -400,28 +396,32 @@ unsigned vmki_os_processors(void)
 /* --- registers -------------------------------------------------------------------------------------------------- */
 
 /* Not within a C function, whose beginning may have moved some of them to its own frame. */
-#if defined(__ELF__) && (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__))
-
-#if defined(__x86_64__)
+#if defined(__ELF__) && defined(__x86_64__)
 #define SAVE                                                                                                           \
     "movq %rbx, (%rdi)\n\tmovq %rbp, 8(%rdi)\n\tmovq %r12, 16(%rdi)\n\tmovq %r13, 24(%rdi)\n\tmovq %r14, 32(%rdi)\n\t" \
-    "movq %r15, 40(%rdi)\n\t"
-#elif defined(__i386__)
+    "movq %r15, 40(%rdi)\n\tret\n\t"
+#elif defined(__ELF__) && defined(__i386__)
 #define SAVE                                                                                                           \
-    "movl 4(%esp), %eax\n\tmovl %ebx, (%eax)\n\tmovl %ebp, 4(%eax)\n\tmovl %esi, 8(%eax)\n\tmovl %edi, 12(%eax)\n\t"
-#else
+    "movl 4(%esp), %eax\n\tmovl %ebx, (%eax)\n\tmovl %ebp, 4(%eax)\n\tmovl %esi, 8(%eax)\n\tmovl %edi, 12(%eax)\n\t"   \
+    "ret\n\t"
+#elif defined(__ELF__) && defined(__aarch64__)
 #define SAVE                                                                                                           \
     "stp x19, x20, [x0]\n\tstp x21, x22, [x0, 16]\n\tstp x23, x24, [x0, 32]\n\tstp x25, x26, [x0, 48]\n\t"             \
     "stp x27, x28, [x0, 64]\n\tstr x29, [x0, 80]\n\tstp d8, d9, [x0, 96]\n\tstp d10, d11, [x0, 112]\n\t"               \
-    "stp d12, d13, [x0, 128]\n\tstp d14, d15, [x0, 144]\n\t"
+    "stp d12, d13, [x0, 128]\n\tstp d14, d15, [x0, 144]\n\tret\n\t"
+#elif defined(__ELF__) && defined(__riscv) && __riscv_xlen == 64
+#define SAVE                                                                                                           \
+    "sd s0, 0(a0)\n\tsd s1, 8(a0)\n\tsd s2, 16(a0)\n\tsd s3, 24(a0)\n\tsd s4, 32(a0)\n\tsd s5, 40(a0)\n\t"             \
+    "sd s6, 48(a0)\n\tsd s7, 56(a0)\n\tsd s8, 64(a0)\n\tsd s9, 72(a0)\n\tsd s10, 80(a0)\n\tsd s11, 88(a0)\n\tret\n\t"
 #endif
+
+#if defined(SAVE)
 
 __asm__(".text\n\t"
         ".globl vmki_os_registers_save\n\t"
         ".hidden vmki_os_registers_save\n\t"
         ".type vmki_os_registers_save, %function\n"
-        "vmki_os_registers_save:\n\t" SAVE "ret\n\t"
-        ".size vmki_os_registers_save, .-vmki_os_registers_save");
+        "vmki_os_registers_save:\n\t" SAVE ".size vmki_os_registers_save, .-vmki_os_registers_save");
 
 #else
 

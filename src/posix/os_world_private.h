@@ -79,6 +79,13 @@ static inline int vmki_posix_stack(void **low, void **high)
 #endif
 }
 
+/* Does the C library say how far down the main thread's stack may grow? musl says how far it has by now. */
+#if defined(__GLIBC__)
+#define VMKI_POSIX_GROWTH_TOLD 1
+#else
+#define VMKI_POSIX_GROWTH_TOLD 0
+#endif
+
 /* The register that compilers find thread-local storage by; NULL: not known how to read. */
 static inline void *vmki_posix_thread_pointer(void)
 {
@@ -142,8 +149,15 @@ static inline vmki_posix_handler *vmki_posix_handler_replace(int signal, vmki_po
     return before;
 }
 
+/* Who tells of libraries: dl_iterate_phdr, or macOS' loader. */
+#if defined(__APPLE__)
+#define VMKI_POSIX_DYLD 1
+#else
+#define VMKI_POSIX_DYLD 0
+#endif
+
 /* os_roots.c: find out how this C library keeps what threads have of their own. `key` has no value yet, and has none
- * afterwards. And what describe notes of the calling thread. */
+ * afterwards. */
 void vmki_posix_roots_init(pthread_key_t key);
 
 /* Where in vmki_os_mutator.system what is. */

@@ -91,9 +91,16 @@ const char *vmki_gc_wrong(vmki_gc *gc)
     return wrong;
 }
 
+/* The heap below too, while nobody else uses it. */
 static void check_stopped(vmki_gc *gc, void *argument)
 {
-    *(const char **)argument = vmki_gc_wrong(gc);
+    const char *wrong = vmki_gc_wrong(gc);
+    vmki_heap *heap = vmki_heap_of(gc->heap);
+    vmki_heap_lock(heap);
+    if (!vmki_heap_check(gc->heap) && wrong == NULL)
+        wrong = "the heap below is not as it should be";
+    vmki_heap_unlock(heap);
+    *(const char **)argument = wrong;
 }
 
 bool vmki_gc_check(vmk_gc *gc)
@@ -107,5 +114,5 @@ bool vmki_gc_check(vmk_gc *gc)
         vmki_os_write_error(wrong, length);
         vmki_os_write_error("\n", 1);
     }
-    return wrong == NULL && vmki_heap_check(gc->heap);
+    return wrong == NULL;
 }

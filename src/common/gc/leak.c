@@ -26,6 +26,8 @@ struct vmki_leak_batch {
 void vmki_site_note(vmki_gc *gc, uintptr_t object, const void *site)
 {
     uintptr_t *value;
+    if (site == NULL) /* of the collector's own */
+        return;
     vmki_gc_acquire(&gc->leaks.lock);
     if (vmki_map_add(&gc->leaks.sites, object, &value) == VMK_OK)
         *value = (uintptr_t)site;

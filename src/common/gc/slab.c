@@ -417,7 +417,7 @@ void *vmki_gc_slab_take(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_sta
 {
     vmki_gc_run *run = &cache->runs[bin];
     for (;;) {
-        if (run->slab != 0 && run_next(gc, cache, run)) {
+        if (run->slab != 0 && (run->free != 0 || run_next(gc, cache, run))) { /* who comes slowly may have some left */
             size_t free = run->free;
             run->free = free & (free - 1);
             return run->base + ((size_t)vmki_lowest_bit(free) << VMKI_GRANULE_SHIFT);
