@@ -3,7 +3,7 @@
 # demo.sh [PATH...]: install a compiler and CMake if they are missing, build, and count the words of some source text
 # (/usr/include) with nothing but lazy tables: once as the machine allows, once in 64 MB of address space. Then make a heap
 # as the machine allows, in 1 GB, in 64 MB and in the least that does, and have it work. Then some services: checkpoints of a
-# state in memory, a file through a ring buffer, machine code.
+# state in memory, a file through a ring buffer, machine code. Last a Lisp on a collected heap, in 64 MB.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -110,3 +110,19 @@ printf '\nThe demo itself through gzip, a ring buffer between two threads, and g
 gzip -c "$0" | "$examples/stream" | gunzip | cmp - "$0" || die "the file should have come through whole, and did not"
 printf 'the same\n\n'
 "$examples/jit"
+
+# --- a collected heap -------------------------------------------------------------------------------------------------
+
+programs=$top/examples/lisp/programs
+printf '\nA Lisp whose every object lives in a collected heap, in 64 MB of address space (ulimit -v 65536), running an\n'
+printf 'evaluator of itself, and each cycle of the collector, first with roots that it finds, then with roots it is told:\n\n'
+for roots in "" --precise; do
+    # shellcheck disable=SC2086 # no word, or one
+    limited 65536 "$examples/lisp" --stats $roots "$programs/metacircular.scm" -- 18 2>"$figures/cycles" >"$figures/printed" ||
+        die "the Lisp should have done this with 64 MB, and did not: $(cat "$figures/cycles")"
+    tail -n 1 "$figures/printed"
+    cat "$figures/cycles"
+    printf '\n'
+done
+printf 'The same collector, reading a file as JSON: '
+limited 65536 "$examples/lisp" "$programs/json.scm" -- "$top/CMakePresets.json" | sed -n '1,7H;7{x;s/\n/, /g;s/^, //p;}'

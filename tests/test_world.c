@@ -210,6 +210,31 @@ START_TEST(threads_come_and_go)
 }
 END_TEST
 
+/* All signals are blocked in it, until it is described. */
+static void start_blocked(void *argument)
+{
+    agent *self = argument;
+    self->count = agent_enter(self);
+    agent_meet(self, 1);
+    agent_leave(self);
+}
+
+START_TEST(describe_unblocks)
+{
+    static agent a;
+    vmki_os_thread thread;
+    memset(&a, 0, sizeof a);
+    ck_assert_int_eq(vmki_os_thread_start(&thread, start_blocked, &a), VMK_OK);
+    agent_await(&a, 1);
+    bool stopped = agent_stop(&a);
+    agent_resume(&a);
+    agent_go_on(&a, 1);
+    vmki_os_thread_join(&thread);
+    ck_assert(stopped);
+    ck_assert_uint_eq(a.count, 1);
+}
+END_TEST
+
 /* One that nobody took off, as where its end is not told. */
 static void end_unnoticed(void *argument)
 {
@@ -481,6 +506,7 @@ static Suite *suite(void)
     tcase_set_timeout(stop, 0);
     tcase_add_loop_test(stop, stops_whatever_it_does, 0, (int)(sizeof works / sizeof *works));
     tcase_add_test(stop, threads_come_and_go);
+    tcase_add_test(stop, describe_unblocks);
     tcase_add_test(stop, ended_is_gone);
     suite_add_tcase(s, stop);
     TCase *find = tcase_create("find");
