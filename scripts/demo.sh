@@ -3,7 +3,7 @@
 # demo.sh [PATH...]: install a compiler and CMake if they are missing, build, and count the words of some source text
 # (/usr/include) with nothing but lazy tables: once as the machine allows, once in 64 MB of address space. Then make a heap
 # as the machine allows, in 1 GB, in 64 MB and in the least that does, and have it work. Then some services: checkpoints of a
-# state in memory, a file through a ring buffer, machine code.
+# state in memory, a file through a ring buffer, machine code. Last a Lisp on a collected heap, in 64 MB.
 set -eu
 . "$(dirname "$0")/common.sh"
 
@@ -110,3 +110,20 @@ printf '\nThe demo itself through gzip, a ring buffer between two threads, and g
 gzip -c "$0" | "$examples/stream" | gunzip | cmp - "$0" || die "the file should have come through whole, and did not"
 printf 'the same\n\n'
 "$examples/jit"
+
+# --- a collected heap -------------------------------------------------------------------------------------------------
+
+programs=$top/examples/lisp/programs
+printf '\nA Lisp whose every object lives in a collected heap, in 64 MB of address space (ulimit -v 65536), and each cycle of\n'
+printf 'the collector: first an evaluator of itself, with roots that are found, then derivatives, with roots that are told.\n'
+# lisp ARGUMENT...: the end of what it prints, and the cycles.
+lisp() {
+    limited 65536 "$examples/lisp" --stats "$@" 2>"$figures/cycles" >"$figures/printed" ||
+        die "the Lisp should have done this with 64 MB, and did not: $(cat "$figures/cycles")"
+    printf '\n%s\n' "$(tail -n 1 "$figures/printed")"
+    cat "$figures/cycles"
+}
+lisp "$programs/metacircular.scm" -- 16
+lisp --precise "$programs/derive.scm" -- 7
+printf '\nAnd a file read as JSON: '
+limited 65536 "$examples/lisp" "$programs/json.scm" -- "$top/CMakePresets.json" | sed -n '1,7H;7{x;s/\n/, /g;s/^, //p;}'

@@ -603,7 +603,7 @@ static void storm_thread(void *argument, unsigned number)
 static vmk_gc *usual_heap(unsigned flags)
 {
     vmk_heap_options below = {.window = WINDOW};
-    vmk_gc_options options = {.flags = flags, .heap = &below};
+    vmk_gc_options options = {.flags = flags | VMK_GC_NO_STATIC, .heap = &below};
     vmk_gc *gc;
     ck_assert_int_eq(vmk_gc_create(&gc, &options), VMK_OK);
     return gc;

@@ -44,6 +44,14 @@ static bool is_same(value x, value y)
     return x == y || (kind_of(x) == INTEGER && kind_of(y) == INTEGER && integer_of(x) == integer_of(y));
 }
 
+static value assq(value x, value list)
+{
+    for (; is_pair(list); list = rest(list))
+        if (is_pair(first(list)) && is_same(first(first(list)), x))
+            return first(list);
+    return FALSE;
+}
+
 static bool is_same_string(lisp *l, value x, value y)
 {
     size_t length = number_of(need(l, x, STRING));
@@ -123,6 +131,7 @@ static value make_vector(lisp *l, value *a)
     X(set_car, "set-car!", 2, 2, (first(need(l, a[0], PAIR)) = a[1], NOTHING))                                         \
     X(set_cdr, "set-cdr!", 2, 2, (rest(need(l, a[0], PAIR)) = a[1], NOTHING))                                          \
     X(eq, "eq?", 2, 2, truth(is_same(a[0], a[1])))                                                                     \
+    X(assq, "assq", 2, 2, assq(a[0], a[1]))                                                                            \
     X(not, "not", 1, 1, truth(a[0] == FALSE))                                                                          \
     X(null, "null?", 1, 1, truth(a[0] == NIL))                                                                         \
     X(char, "char?", 1, 1, truth(kind_of(a[0]) == CONSTANT && a[0] >= CHARACTER(0)))                                   \

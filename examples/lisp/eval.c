@@ -31,20 +31,15 @@ static value from(lisp *l, value form, int part)
     fail(l, "an incomplete form", first(form));
 }
 
-static value *find(lisp *l, value name)
+static value *find(lisp *l, value name, bool defined)
 {
-    for (value at = l->environment; at != NIL; at = items(at)[NEXT])
-        if (items(at)[NAME] == name)
-            return &items(at)[VALUE];
-    if (kind_of(name) != SYMBOL)
+    value at = l->environment;
+    while (at != NIL && items(at)[NAME] != name)
+        at = items(at)[NEXT];
+    if (at == NIL && kind_of(name) != SYMBOL)
         fail(l, "not a name", name);
-    return &items(name)[VALUE];
-}
-
-static value *find_defined(lisp *l, value name)
-{
-    value *found = find(l, name);
-    if (*found == UNDEFINED)
+    value *found = &items(at != NIL ? at : name)[VALUE];
+    if (defined && *found == UNDEFINED)
         fail(l, "not defined", name);
     return found;
 }
@@ -58,7 +53,6 @@ static void bind(lisp *l, value name, value x)
 
 static void push_frame(lisp *l, enum form waiting, size_t count, value cell)
 {
-    l->cell = cell;
     push(l, cell);
     push(l, l->environment);
     push(l, small(l->place));
@@ -77,10 +71,8 @@ static bool begin(lisp *l, value forms)
     if (!is_pair(forms))
         return finish(l, NOTHING);
     l->cell = forms;
-    if (is_pair(rest(forms))) {
+    if (is_pair(rest(forms)))
         push_frame(l, BEGIN, 0, rest(forms));
-        l->cell = forms;
-    }
     return false;
 }
 
@@ -119,15 +111,6 @@ static size_t spread(lisp *l, size_t count)
     return count;
 }
 
-static void capture(lisp *l) /* all of the stack but call/cc and its argument, which is called with it */
-{
-    size_t size = (size_t)(l->top - l->stack) - 2;
-    value x = new_object(l, CONTINUATION, size, size);
-    memcpy(items(x), l->stack, size * sizeof(value));
-    l->top[-2] = l->top[-1];
-    l->top[-1] = x;
-}
-
 static bool resume(lisp *l, value continuation, value x)
 {
     l->cell = continuation, l->result = x;
@@ -155,10 +138,15 @@ static bool call(lisp *l, size_t count)
             l->top -= count + 1;
             return finish(l, x);
         }
-        if (number_of(function) == PRIMITIVE_APPLY)
+        if (number_of(function) == PRIMITIVE_APPLY) {
             count = spread(l, count);
-        else
-            capture(l);
+        } else { /* call/cc: the continuation is the stack but for these two */
+            size_t size = (size_t)(l->top - l->stack) - 2;
+            value continuation = new_object(l, CONTINUATION, size, size);
+            memcpy(items(continuation), l->stack, size * sizeof(value));
+            l->top[-2] = l->top[-1];
+            l->top[-1] = continuation;
+        }
     }
 }
 
@@ -166,7 +154,7 @@ static bool call(lisp *l, size_t count)
 static bool is_simple(lisp *l, value x)
 {
     if (kind_of(x) == SYMBOL)
-        return finish(l, *find_defined(l, x));
+        return finish(l, *find(l, x, true));
     if (!is_pair(x))
         return finish(l, x);
     if (form_of(x) == QUOTE)
@@ -221,6 +209,7 @@ static bool evaluate(lisp *l)
         if (is_simple(l, first(form)))
             return choose(l, form);
         push_frame(l, IF, 0, form);
+        l->cell = form;
         return false;
     case BEGIN:
         return begin(l, rest(form));
@@ -230,9 +219,8 @@ static bool evaluate(lisp *l)
             simplify_definition(l, form);
         /* fall through */
     case SET:
-        form = from(l, form, 2);
-        push_frame(l, which, 0, rest(first(l->cell)));
-        l->cell = form;
+        push_frame(l, which, 0, rest(form));
+        l->cell = from(l, form, 2);
         return false;
     case MACRO:
         push_frame(l, MACRO, 0, l->cell);
@@ -254,7 +242,8 @@ static bool go_on(lisp *l)
     value cell = l->cell = l->top[0];
     l->environment = l->top[1];
     l->place = small_of(l->top[2]);
-    switch ((enum form)(frame & ((1 << FORM_BITS) - 1))) {
+    enum form waiting = (enum form)(frame & ((1 << FORM_BITS) - 1));
+    switch (waiting) {
     case CALL:
         push(l, l->result);
         return evaluate_call(l, rest(cell), (size_t)(frame >> FORM_BITS) + 1);
@@ -263,7 +252,7 @@ static bool go_on(lisp *l)
     case BEGIN:
         return begin(l, cell);
     case SET:
-        *find_defined(l, first(cell)) = l->result;
+        *find(l, first(cell), true) = l->result;
         return finish(l, NOTHING);
     case MACRO:
         if (is_pair(l->result) && items(l->result)[NEXT] == 0)
@@ -271,8 +260,8 @@ static bool go_on(lisp *l)
         first(cell) = l->result;
         return false;
     default:
-        *find(l, first(cell)) = l->result;
-        if ((frame & ((1 << FORM_BITS) - 1)) == DEFINE_MACRO)
+        *find(l, first(cell), false) = l->result;
+        if (waiting == DEFINE_MACRO)
             head(first(cell)) |= (uintptr_t)MACRO << KIND_BITS;
         return finish(l, NOTHING);
     }

@@ -63,7 +63,6 @@ enum { PRIMITIVE_APPLY, PRIMITIVE_CALLCC };
 void lisp_init(lisp *l, const vmk_gc_options *options); /* memory.c */
 value new_object(lisp *l, enum kind kind, size_t number, size_t size);
 value new_node(lisp *l, enum kind kind, value a, value b, value c);
-value new_pair(lisp *l, value first, value rest);
 value new_string(lisp *l, const char *text, size_t length); /* without a text: zero */
 value new_integer(lisp *l, int64_t number);
 int64_t in_range(lisp *l, int64_t number);
@@ -87,6 +86,7 @@ void define_builtins(lisp *l); /* builtins.c */
 #define first(x) (items(x)[0])
 #define rest(x) (items(x)[1])
 #define text_of(x) ((char *)items(x))
+#define new_pair(l, a, b) new_node(l, PAIR, a, b, 0)
 #define is_pair(x) (kind_of(x) == PAIR)
 #define small(n) ((value)(intptr_t)(n) << 1 | 1)
 #define small_of(x) ((intptr_t)(x) >> 1)

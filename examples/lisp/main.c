@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * lisp [OPTION ...] [FILE ...] [-- ARGUMENT ...]
- *
- * Runs the programs in the files, one after the other, or the one on standard input.
- *
- *   --precise          tell the collector where all values are; else it finds out, and scans the C stack
- *   --stats            a line on standard error for each cycle of the collector, and a summary
- *   --heap-limit MIB   the heap becomes no larger
- *   --stress           collect at every allocation
- *   --verify           check the heap after every cycle
- */
+ * lisp [OPTION ...] [FILE ...] [-- ARGUMENT ...]: runs the programs in the files, one after the other, or the one on
+ * standard input. */
 #include "lisp.h"
 
 #include <inttypes.h>
@@ -21,6 +13,17 @@
 #include <io.h>
 #endif
 
+static void usage_and_exit(void)
+{
+    fprintf(stderr, "usage: lisp [OPTION ...] [FILE ...] [-- ARGUMENT ...]\n"
+                    "  --precise         tell the collector where all values are; else it scans the C stack for them\n"
+                    "  --stats           a line on standard error for each cycle, and a summary\n"
+                    "  --heap-limit MIB  let the heap become no larger\n"
+                    "  --stress          collect at every allocation\n"
+                    "  --verify          check the heap after every cycle\n");
+    exit(2);
+}
+
 static void print_cycle(void *context, const vmk_gc_event *event)
 {
     (void)context;
@@ -30,26 +33,20 @@ static void print_cycle(void *context, const vmk_gc_event *event)
 
 static int read_options(int argc, char **argv, vmk_gc_options *options)
 {
-    static const struct {
-        const char *name;
-        unsigned flags;
-    } flags[] = {
-        {"--precise", VMK_GC_NO_STACKS | VMK_GC_NO_STATIC}, {"--stress", VMK_GC_STRESS}, {"--verify", VMK_GC_VERIFY}};
     int at = 1;
     for (; at < argc && argv[at][0] == '-' && strcmp(argv[at], "--") != 0; at++) {
-        unsigned known = 0;
-        for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
-            known |= strcmp(argv[at], flags[i].name) == 0 ? flags[i].flags : 0;
-        options->flags |= known;
-        if (strcmp(argv[at], "--stats") == 0)
+        if (strcmp(argv[at], "--precise") == 0)
+            options->flags |= VMK_GC_NO_STACKS | VMK_GC_NO_STATIC;
+        else if (strcmp(argv[at], "--stress") == 0)
+            options->flags |= VMK_GC_STRESS;
+        else if (strcmp(argv[at], "--verify") == 0)
+            options->flags |= VMK_GC_VERIFY;
+        else if (strcmp(argv[at], "--stats") == 0)
             options->on_event = print_cycle;
         else if (strcmp(argv[at], "--heap-limit") == 0 && at + 1 < argc && atoi(argv[at + 1]) > 0)
             options->pace.hard_limit = (size_t)atoi(argv[++at]) << 20;
-        else if (known == 0) {
-            fprintf(stderr, "usage: lisp [--precise] [--stats] [--heap-limit MIB] [--stress] [--verify] [FILE ...]"
-                            " [-- ARGUMENT ...]\n");
-            exit(2);
-        }
+        else
+            usage_and_exit();
     }
     return at;
 }

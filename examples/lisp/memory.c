@@ -72,11 +72,6 @@ value new_node(lisp *l, enum kind kind, value a, value b, value c)
     return x;
 }
 
-value new_pair(lisp *l, value a, value b)
-{
-    return new_node(l, PAIR, a, b, 0);
-}
-
 value new_string(lisp *l, const char *text, size_t length)
 {
     value x = new_object(l, STRING, length, length / sizeof(value) + 1); /* there is a zero behind it */

@@ -93,11 +93,6 @@
         ((eq? x (car list)) list)
         (else (memq x (cdr list)))))
 
-(define (assq x list)
-  (cond ((null? list) #f)
-        ((eq? x (car (car list))) (car list))
-        (else (assq x (cdr list)))))
-
 (define (assoc x list)
   (cond ((null? list) #f)
         ((equal? x (car (car list))) (car list))

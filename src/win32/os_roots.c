@@ -293,12 +293,12 @@ void vmki_os_static_data(vmki_os_range_visitor *visit, void *context)
 /* Where heaps can't be asked how large a block is, this much of it is visited. */
 enum { WINDOW = 4096 };
 
-/* The first word of the record that MinGW's POSIX threads keep of a live thread. */
-#define RECORD_OF_THREAD 0xbab1f00du
-
-/* How much further addresses in a block are followed: from the array to the variables, or from the record of a thread
- * to its keys' values, to the array, to the variables; from FLS, to what has the values, to theirs. */
-enum { DEPTH_ARRAY = 1, DEPTH_FLS = 2, DEPTH_RECORD = 3 };
+/* How much further addresses in the first block are followed: from the record of a thread of MinGW's POSIX threads to
+ * its keys' values, to the array of variables, to the variables. The record has no mark that would tell it from other
+ * blocks: of threads that others started, the main thread too, it begins with 0. From FLS it is one less. What else is
+ * found on the way is visited as well, which holds on to more than need be, and to what a program keeps in blocks of
+ * its own. */
+enum { DEPTH = 3 };
 
 enum { MOST_SEEN = 1024, MOST_WAITING = 256, LARGEST_FOLLOWED = 0x10000, LARGEST_ALIGNMENT = 4096 };
 
@@ -376,8 +376,6 @@ static void follow(uintptr_t address, unsigned depth)
     block found;
     if (!block_of(address, &found))
         return;
-    if (*(const uint32_t *)found.base == RECORD_OF_THREAD && depth < DEPTH_RECORD)
-        depth = DEPTH_RECORD;
     bool room = search.seen_count < MOST_SEEN / 4 * 3 && search.waiting_count < MOST_WAITING;
     if (room && !note(found.base, depth))
         return;
@@ -408,7 +406,7 @@ static void follow_waiting(void)
 
 static void visit_slots(uintptr_t base, size_t count, vmki_os_range_visitor *visit, void *context)
 {
-    unsigned depth = DEPTH_ARRAY;
+    unsigned depth = DEPTH;
     vmki_win32_visit_readable(base, base + count * WORD_SIZE, visit, context);
     vmki_win32_visit_readable(base, base + count * WORD_SIZE, follow_words, &depth);
     follow_waiting();
@@ -442,7 +440,7 @@ void vmki_os_thread_data(const vmki_os_mutator *mutator, vmki_os_range_visitor *
     uintptr_t more = (uintptr_t)vmki_win32_teb_word(teb, VMKI_TEB_TLS_MORE);
     if (more != 0)
         visit_slots(more, VMKI_TEB_MORE_SLOTS, visit, context);
-    follow((uintptr_t)vmki_win32_teb_word(teb, VMKI_TEB_FLS), DEPTH_FLS);
+    follow((uintptr_t)vmki_win32_teb_word(teb, VMKI_TEB_FLS), DEPTH);
     follow_waiting();
     visit_native((uintptr_t)vmki_win32_teb_word(teb, VMKI_TEB_TLS_BLOCKS), visit, context);
 }

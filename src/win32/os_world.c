@@ -21,8 +21,8 @@ static bool in_wow64;
 
 /* --- init, describe, forget ------------------------------------------------------------------------------------- */
 
-/* Called in RtlExitUserThread's way out, before the libraries are told of it. By DeleteFiber too, in whatever thread
- * that is: what a thread that runs on fibers set while on another than the one that it began with is told too early. */
+/* Called on a thread's way out. By DeleteFiber too, in whatever thread that is: what a thread that runs on fibers set
+ * while on another than the one that it began with is told too early. */
 static VOID WINAPI mutator_end(PVOID mutator)
 {
     if (mutator == NULL)

@@ -108,10 +108,10 @@
        ((lambda (x) (x x))
         (lambda (x) (f (lambda (y) ((x x) y)))))))
    (print "Y: "
-          ((Y (lambda (self) (lambda (n) (if (= n 0) 1 (* n (self (- n 1))))))) 6)
+          ((Y (lambda (self) (lambda (n) (if (= n 0) 1 (* n (self (- n 1))))))) 5)
           " "
           (map (Y (lambda (self) (lambda (n) (if (< n 2) n (+ (self (- n 1)) (self (- n 2)))))))
-               '(1 2 3 4 5 6 7 8 9 10)))
+               '(1 2 3 4 5)))
 
    ; Numbers as functions, functions of any number of arguments, and a counter that remembers.
    (define (church n) (lambda (f) (lambda (x) (if (= n 0) x (f (((church (- n 1)) f) x))))))

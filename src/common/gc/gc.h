@@ -398,7 +398,7 @@ vmki_marker *vmki_mark_begin(vmki_gc *gc);
 void vmki_mark_word(vmki_marker *marker, uintptr_t word, bool exact);
 void vmki_mark_range(vmki_marker *marker, const void *base, size_t size, bool exact);
 
-/* The visitor to be given to functions of the program's. */
+/* The visitor to be given to functions of the program's that show roots. */
 vmk_gc_visitor *vmki_mark_visitor(vmki_marker *marker);
 
 /* Mark an object's references as if it was marked, but not itself. */
@@ -426,6 +426,7 @@ void vmki_markers_forget(vmki_gc *gc);
 /* The generic visitor behind vmk_gc_visit: the first member of whoever visits. */
 struct vmk_gc_visitor {
     void (*visit)(vmk_gc_visitor *visitor, uintptr_t word);
+    bool ends; /* words of ranges may be ends of objects: what is shown is a root */
 };
 
 /* --- roots.c ------------------------------------------------------------------------------------------------------ */

@@ -242,6 +242,7 @@ VMKI_UNCHECKED_INLINE void scan_any(vmki_marker *m, uintptr_t at, const unsigned
     const vmk_gc_type *type = m->gc->bins[m->gc->slabs[id].bin].type;
     if (c->kind == VMKI_LEAF)
         return;
+    m->visitor.ends = m->past_end;
     if (type != NULL && type->trace != NULL)
         type->trace(type->trace_context, (void *)at, vmki_gc_size(m->gc, at, m->classes[page]), &m->visitor);
     else if (c->size_class == 0)
@@ -466,6 +467,7 @@ void vmki_marker_mode(vmki_marker *m, enum vmki_mark_mode mode)
 
 vmk_gc_visitor *vmki_mark_visitor(vmki_marker *m)
 {
+    m->visitor.ends = true;
     return &m->visitor;
 }
 
@@ -556,7 +558,7 @@ void vmk_gc_visit_range(vmk_gc_visitor *visitor, const void *base, size_t size)
     for (uintptr_t at = first_word(base); at < end; at += sizeof(uintptr_t)) {
         uintptr_t word = word_at(at);
         visitor->visit(visitor, word);
-        if (word != 0 && word % VMKI_GRANULE == 0)
+        if (visitor->ends && word != 0 && word % VMKI_GRANULE == 0)
             visitor->visit(visitor, word - 1);
     }
 }
