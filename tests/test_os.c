@@ -617,11 +617,7 @@ static void contend(void *argument, unsigned number)
     contest *c = argument;
     vmki_os_error_set((vmki_os_error){77, 78});
     for (size_t i = 0; i < c->rounds; i++) {
-        if (i % 4 != 0)
-            vmki_os_lock_acquire(&c->lock);
-        else
-            while (!vmki_os_lock_try(&c->lock))
-                support_yield();
+        vmki_os_lock_acquire(&c->lock);
         c->torn[number] += c->counter[0] != c->counter[1];
         c->counter[0]++;
         if (i % 64 == number) /* let the others run into a lock that is held by one who sleeps */
@@ -643,19 +639,6 @@ START_TEST(lock_excludes)
         ck_assert_int_eq(c.errors[i], 0);
     }
     ck_assert_uint_eq(c.lock.word, 0); /* as all zero is an unlocked one */
-}
-END_TEST
-
-START_TEST(lock_is_tried)
-{
-    vmki_os_lock lock = {0};
-    ck_assert(vmki_os_lock_try(&lock));
-    ck_assert(!vmki_os_lock_try(&lock));
-    vmki_os_lock_release(&lock);
-    vmki_os_lock_acquire(&lock);
-    ck_assert(!vmki_os_lock_try(&lock));
-    vmki_os_lock_release(&lock);
-    ck_assert_uint_eq(lock.word, 0);
 }
 END_TEST
 
@@ -799,7 +782,6 @@ int main(int argc, char **argv)
                                   random_calls,
                                   NULL};
     const TTest *const process[] = {lock_excludes,
-                                    lock_is_tried,
                                     threads_at_once,
                                     error_codes_come_back,
                                     children_end_as_they_should,

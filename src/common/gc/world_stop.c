@@ -41,10 +41,10 @@ enum {
 
 /* --- the threads' side -------------------------------------------------------------------------------------------- */
 
-/* It was ASKED until now. */
+/* It was ASKED until now. When only such are missing as were told, who stops wants to know it too. */
 static void arrive(void)
 {
-    if (VMKI_FETCH_ADD(&vmki_the_world.missing, SIZE_MAX) == 1)
+    if (VMKI_FETCH_ADD(&vmki_the_world.missing, SIZE_MAX) - 1 <= VMKI_LOAD(&vmki_the_world.told))
         vmki_os_event_signal(&vmki_the_world.arrived);
 }
 
@@ -70,6 +70,7 @@ void vmki_mutator_here(vmki_os_mutator *os, void *sp)
         return;
     if (VMKI_LOAD_RELAXED(&mutator->inside) != 0) {
         (void)VMKI_EXCHANGE(&mutator->told, 1u);
+        VMKI_FETCH_ADD(&vmki_the_world.told, 1);
         vmki_os_event_signal(&vmki_the_world.arrived);
         return;
     }
@@ -160,6 +161,7 @@ static void interrupt(vmki_mutator *mutator)
             return;
         }
         VMKI_STORE_RELAXED(&mutator->told, 1);
+        VMKI_FETCH_ADD(&vmki_the_world.told, 1);
     }
     vmki_os_resume(&mutator->os);
 }
@@ -241,6 +243,7 @@ static void all_stop(const vmki_mutator *self)
     vmki_os_event never = {{0}};
     for (unsigned patience = PATIENCE_FIRST;; patience = patience < PATIENCE_LAST ? 2 * patience : patience) {
         vmki_vm_lock();
+        VMKI_STORE_RELAXED(&vmki_the_world.told, 0);
         for (vmki_mutator *mutator = vmki_the_world.first; mutator != NULL; mutator = mutator->next)
             if (mutator != self)
                 ask(mutator, false);
