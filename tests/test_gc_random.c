@@ -336,6 +336,24 @@ static void types_make(world *w)
     MUST(vmk_gc_type_create(w->gc, &layout, &w->leaf) == VMK_OK);
 }
 
+/* In the model a heap of VMK_LAYOUT_32 would begin with as much as there is: see heap_create.h. */
+static vmk_status gc_create(vmk_gc **gc, const vmk_gc_options *options)
+{
+#ifdef VMKIT_MODEL
+    vmki_heap_plan plan;
+    model_rules narrow = {.address_space = 0};
+    if (options->heap->layout == VMK_LAYOUT_32 &&
+        vmki_heap_plan_make(&plan, VMK_LAYOUT_32, (uint64_t)1 << (32 - VMK_HEAP_PAGE_SHIFT), SIZE_MAX))
+        narrow.address_space = model_reserved() + plan.total + 240 * MIB; /* half of it for the collector's tables */
+    model_reset(&narrow);
+    vmk_status status = vmk_gc_create(gc, options);
+    model_reset(NULL);
+    return status;
+#else
+    return vmk_gc_create(gc, options);
+#endif
+}
+
 static void run(vmk_layout layout, unsigned markers, bool exact, uint64_t salt)
 {
     vmk_heap_options below = {.layout = layout, .window = WINDOW};
@@ -348,7 +366,7 @@ static void run(vmk_layout layout, unsigned markers, bool exact, uint64_t salt)
     w->random = support_random_start(salt);
     w->exact = exact;
     w->roots = calloc(ROOTS, sizeof *w->roots);
-    MUST(vmk_gc_create(&w->gc, &options) == VMK_OK);
+    MUST(gc_create(&w->gc, &options) == VMK_OK);
     types_make(w);
     for (size_t i = 0; i < ROOTS; i++)
         w->root_of[i] = NOBODY;
