@@ -114,15 +114,16 @@ printf 'the same\n\n'
 # --- a collected heap -------------------------------------------------------------------------------------------------
 
 programs=$top/examples/lisp/programs
-printf '\nA Lisp whose every object lives in a collected heap, in 64 MB of address space (ulimit -v 65536), running an\n'
-printf 'evaluator of itself, and each cycle of the collector, first with roots that it finds, then with roots it is told:\n\n'
-for roots in "" --precise; do
-    # shellcheck disable=SC2086 # no word, or one
-    limited 65536 "$examples/lisp" --stats $roots "$programs/metacircular.scm" -- 18 2>"$figures/cycles" >"$figures/printed" ||
+printf '\nA Lisp whose every object lives in a collected heap, in 64 MB of address space (ulimit -v 65536), and each cycle of\n'
+printf 'the collector: first an evaluator of itself, with roots that are found, then derivatives, with roots that are told.\n'
+# lisp ARGUMENT...: the end of what it prints, and the cycles.
+lisp() {
+    limited 65536 "$examples/lisp" --stats "$@" 2>"$figures/cycles" >"$figures/printed" ||
         die "the Lisp should have done this with 64 MB, and did not: $(cat "$figures/cycles")"
-    tail -n 1 "$figures/printed"
+    printf '\n%s\n' "$(tail -n 1 "$figures/printed")"
     cat "$figures/cycles"
-    printf '\n'
-done
-printf 'The same collector, reading a file as JSON: '
+}
+lisp "$programs/metacircular.scm" -- 16
+lisp --precise "$programs/derive.scm" -- 7
+printf '\nAnd a file read as JSON: '
 limited 65536 "$examples/lisp" "$programs/json.scm" -- "$top/CMakePresets.json" | sed -n '1,7H;7{x;s/\n/, /g;s/^, //p;}'

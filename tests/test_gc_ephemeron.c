@@ -558,11 +558,12 @@ START_TEST(a_storm_of_threads)
 {
     static storm s;
     vmk_heap_options below = {.window = WINDOW};
-    vmk_gc_options options = {.heap = &below};
+    vmk_gc_options options = {.flags = VMK_GC_NO_STATIC, .heap = &below};
     memset(&s, 0, sizeof s);
     s.steps = support_rounds(8000);
     ck_assert_int_eq(vmk_gc_create(&s.gc, &options), VMK_OK);
-    s.pairs = vmk_gc_alloc(s.gc, PLACES * sizeof *s.pairs); /* s is static data, and a root by that */
+    ck_assert_int_eq(vmk_gc_roots_add(s.gc, &s, sizeof s), VMK_OK);
+    s.pairs = vmk_gc_alloc(s.gc, PLACES * sizeof *s.pairs);
     vmk_gc_blocking_enter();
     support_threads(4, storm_thread, &s);
     vmk_gc_blocking_leave();

@@ -324,7 +324,6 @@ START_TEST(registers)
     static void (*const hide[])(agent *, uintptr_t) = {WORLD_REGISTERS(HIDE) WORLD_VECTORS(HIDE)};
     enum { COUNT = sizeof hide / sizeof *hide };
     vmk_gc *gc = make(0);
-    unsigned lost = 0;
     if (WORLD_LATE) /* it would never get to where ThreadSanitizer lets it be stopped */
         return;
     for (unsigned i = 0; i < COUNT; i++) {
@@ -340,10 +339,8 @@ START_TEST(registers)
         (void)VMKI_EXCHANGE(&k.a.on, (uintptr_t)1);
         vmki_os_thread_join(&thread);
         ck_assert_msg(kept, "register %u", i);
-        (void)collect(gc);
-        lost += links[i] == 0;
     }
-    ck_assert_uint_ge(lost, COUNT / 2);
+    ck_assert_uint_le(collect(gc), COUNT / 2); /* the last ones may still lie about */
     unlink_all(gc);
     end(gc);
 }
@@ -384,7 +381,7 @@ static void keeper_noted(void *argument)
 
 static void keep_noted(vmk_gc *gc, vmk_gc_stack *stack)
 {
-    unsigned lost = 0;
+    unsigned left = 0;
     world_save = stack == NULL ? blocking_enter : stack_switch;
     for (int i = 0; i < WORLD_PRESERVED; i++) {
         static secret_keeper k;
@@ -399,13 +396,12 @@ static void keep_noted(vmk_gc *gc, vmk_gc_stack *stack)
         (void)VMKI_EXCHANGE(&k.on, (uintptr_t)1);
         while (VMKI_LOAD(&k.at) < 2)
             vmki_os_yield();
-        (void)collect(gc);
-        lost += links[i] == 0;
+        left = collect(gc);
         (void)VMKI_EXCHANGE(&k.on, (uintptr_t)2);
         vmki_os_thread_join(&thread);
         ck_assert_msg(kept, "register %d, %s", i, stack == NULL ? "blocking" : "switching");
     }
-    ck_assert_int_ge(lost, WORLD_PRESERVED / 2);
+    ck_assert_int_le((int)left, WORLD_PRESERVED / 2); /* of all that there were; the last ones may still lie about */
     unlink_all(gc);
 }
 

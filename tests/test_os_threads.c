@@ -403,14 +403,27 @@ typedef struct queue {
     size_t late;
 } queue;
 
+/* One that takes it when it can be had only excludes as the others do. */
+static void try_to_put(queue *q)
+{
+    while (!vmki_os_lock_try(&q->lock))
+        support_yield();
+    q->put++;
+    vmki_os_lock_release(&q->lock);
+}
+
 static void put_or_take(void *argument, unsigned number)
 {
     queue *q = argument;
     size_t all = q->rounds * (THREADS - 1), taken = 0;
     for (size_t i = 0; number != 0 && i < q->rounds; i++) {
-        vmki_os_lock_acquire(&q->lock);
-        q->put++;
-        vmki_os_lock_release(&q->lock);
+        if (number == 1) {
+            try_to_put(q);
+        } else {
+            vmki_os_lock_acquire(&q->lock);
+            q->put++;
+            vmki_os_lock_release(&q->lock);
+        }
         vmki_os_event_signal(&q->event);
         if (i % 16 == 0)
             support_yield();
@@ -431,6 +444,19 @@ START_TEST(no_signal_is_lost)
     support_threads(THREADS, put_or_take, &q);
     ck_assert_uint_eq(q.late, 0);
     ck_assert_uint_eq(q.taken, q.rounds * (THREADS - 1));
+}
+END_TEST
+
+START_TEST(lock_is_tried)
+{
+    vmki_os_lock lock = {0};
+    ck_assert(vmki_os_lock_try(&lock));
+    ck_assert(!vmki_os_lock_try(&lock));
+    vmki_os_lock_release(&lock);
+    vmki_os_lock_acquire(&lock);
+    ck_assert(!vmki_os_lock_try(&lock));
+    vmki_os_lock_release(&lock);
+    ck_assert_uint_eq(lock.word, 0); /* as all zero is an unlocked one */
 }
 END_TEST
 
@@ -463,7 +489,8 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    const TTest *const tests[] = {clock_never_goes_back,
+    const TTest *const tests[] = {lock_is_tried,
+                                  clock_never_goes_back,
                                   clock_counts_nanoseconds,
                                   random_bits_differ,
                                   threads_do_what_they_are_told,

@@ -178,6 +178,13 @@ static bool sum_roots(heap_sums *s, const heap_graph *g)
     return true;
 }
 
+/* Is it more than half of what its dominator retains? So are all objects of a list: the first says enough. */
+static bool says_little(const heap_graph *g, uint32_t object)
+{
+    uint32_t above = g->idom[NODE_OBJECT + object];
+    return above >= NODE_OBJECT && g->retained[NODE_OBJECT + object] > g->retained[above] / 2;
+}
+
 /* --- all ---------------------------------------------------------------------------------------------------------- */
 
 static void sum_object(heap_sums *s, const heap_graph *g, uint32_t i)
@@ -190,9 +197,9 @@ static void sum_object(heap_sums *s, const heap_graph *g, uint32_t i)
     add(&s->size[units < SUM_SIZES - 1 ? units : SUM_SIZES - 1], o, reached, 0);
     if (o->site != 0)
         add(&site_find(s, o->site)->sum, o, reached, 0);
-    if (reached)
+    if (reached && !says_little(g, i))
         offer(g, weight_retained, s->top_retained, &s->top_retained_count, s->top, i);
-    else
+    else if (!reached)
         offer(g, weight_size, s->top_lost, &s->top_lost_count, s->top, i);
 }
 

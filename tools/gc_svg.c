@@ -8,7 +8,16 @@
 
 #include "tool.h"
 
-enum { WIDTH = 960, MARGIN = 24, LINE = 22, BAR_X = 250, BAR_WIDTH = 430, BAR_HEIGHT = 14, FIGURES_X = 692 };
+enum {
+    WIDTH = 960,
+    MARGIN = 24,
+    LINE = 22,
+    BAR_X = 250,
+    BAR_WIDTH = 430,
+    BAR_HEIGHT = 14,
+    FIGURES_X = 692,
+    TOP = 106 /* below the title */
+};
 enum { BARS_MOST = 12, MAP_X = 170, CELL = 8, GAP = 16 };
 
 enum { USE_LEAF, USE_CONSERVATIVE, USE_TYPED, USE_LOST, USE_FREE, USES };
@@ -229,7 +238,7 @@ static void put_cells(const page_map *m, FILE *f, unsigned y, unsigned use)
     fputs("\"/>\n", f);
 }
 
-static unsigned put_map_labels(const page_map *m, FILE *f, unsigned y)
+static void put_map_labels(const page_map *m, FILE *f, unsigned y)
 {
     fputs("<g font-size=\"10\" font-family=\"monospace\">\n", f);
     for (unsigned i = 0; i < m->rows; i++) {
@@ -241,15 +250,13 @@ static unsigned put_map_labels(const page_map *m, FILE *f, unsigned y)
         y += CELL + 1;
     }
     fputs("</g>\n", f);
-    return y;
 }
 
-static unsigned put_map(const heap_graph *g, FILE *f, unsigned y)
+static void put_map(const page_map *m, FILE *f, unsigned y)
 {
-    static page_map map;
-    map_make(&map, g);
-    put_heading(f, y, "The pages of spans, by addresses");
-    svg_text(f, BAR_X, y + 12, "a square is %s, and has the colour of what fills most of it", size_text(map.cell).s);
+    put_heading(f, y, "The pages of spans");
+    svg_text(f, BAR_X, y + 12, "by addresses: a square is %s, and has the colour of what fills most of it",
+             size_text(m->cell).s);
     y += LINE;
     for (unsigned use = 0, x = MARGIN; use < USES; use++, x += 150) {
         svg_rectangle(f, x, y + 2, 12, 12, uses[use].colour);
@@ -257,13 +264,30 @@ static unsigned put_map(const heap_graph *g, FILE *f, unsigned y)
     }
     y += LINE + 4;
     for (unsigned use = 0; use <= USES; use++)
-        put_cells(&map, f, y, use);
-    return put_map_labels(&map, f, y) + LINE;
+        put_cells(m, f, y, use);
+    put_map_labels(m, f, y);
 }
 
 /* --- all ---------------------------------------------------------------------------------------------------------- */
 
-static unsigned put_title(const heap_graph *g, FILE *f)
+/* As the functions above go on by lines. */
+static unsigned height_of(const heap_graph *g, const heap_sums *s, const page_map *m)
+{
+    unsigned types = 0, sizes = 0, roots = 0, map = 4 * LINE;
+    for (uint32_t i = 0; i < s->groups; i++)
+        types += s->group[i].objects != 0;
+    for (unsigned i = 0; i < SUM_SIZES; i++)
+        sizes += s->size[i].objects != 0;
+    for (unsigned kind = 0; kind < VMK_GC_ROOT_COUNT; kind++)
+        roots += s->root[kind].words != 0;
+    types = types < BARS_MOST ? types : BARS_MOST;
+    sizes = sizes < BARS_MOST ? sizes : BARS_MOST;
+    for (unsigned i = 0; i < m->rows; i++)
+        map += CELL + 1 + (i != 0 && m->row[i].number != m->row[i - 1].number + 1 ? GAP : 0u);
+    return TOP + map + (g->dump->object_count != 0 ? (types + sizes + roots + 3) * LINE + 3 * (LINE / 2) : 0);
+}
+
+static void put_title(const heap_graph *g, FILE *f)
 {
     const heap_dump *d = g->dump;
     fputs("<g font-size=\"20\" font-weight=\"bold\">\n", f);
@@ -277,24 +301,25 @@ static unsigned put_title(const heap_graph *g, FILE *f)
     svg_text(f, MARGIN + 168, 86, "unreachable");
     svg_rectangle(f, MARGIN + 300, 80, 12, 4, RETAINED);
     svg_text(f, MARGIN + 318, 86, "retained: would be free without it");
-    return 106;
 }
 
 void gc_svg_print(const heap_graph *g, const heap_sums *s, FILE *f)
 {
-    enum { HEIGHT = 106 + (2 * BARS_MOST + VMK_GC_ROOT_COUNT + 8) * LINE + MAP_ROWS_MAX * (CELL + 1 + GAP) };
+    static page_map map;
+    map_make(&map, g);
+    unsigned height = height_of(g, s, &map), y = TOP;
     fprintf(f,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" "
-            "height=\"%d\" viewBox=\"0 0 %d %d\" role=\"img\">\n",
-            WIDTH, HEIGHT, WIDTH, HEIGHT);
-    fprintf(f, "<title>vmkit gc</title>\n<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n", WIDTH, HEIGHT);
+            "height=\"%u\" viewBox=\"0 0 %d %u\" role=\"img\">\n",
+            WIDTH, height, WIDTH, height);
+    fprintf(f, "<title>vmkit gc</title>\n<rect width=\"%d\" height=\"%u\" fill=\"#ffffff\"/>\n", WIDTH, height);
     fputs("<g font-family=\"sans-serif\" font-size=\"13\" fill=\"#1a1a1a\">\n", f);
-    unsigned y = put_title(g, f);
+    put_title(g, f);
     if (g->dump->object_count != 0) {
         y = put_types(g, s, f, y);
         y = put_sizes(s, f, y);
         y = put_roots(g, s, f, y);
     }
-    (void)put_map(g, f, y);
+    put_map(&map, f, y);
     fputs("</g>\n</svg>\n", f);
 }

@@ -410,7 +410,7 @@ static inline void *work_thread_run(void *argument)
 /* Run function(context, 0 ... count - 1), each in a thread, and answer the sum of what they answer. */
 static inline uint64_t work_parallel(size_t count, work_function function, void *context)
 {
-    work_thread threads[WORK_THREADS_MAX];
+    static work_thread threads[WORK_THREADS_MAX]; /* on the stack it would hold what functions before left there */
     uint64_t sum = 0;
     for (size_t i = 0; i < count; i++) {
         threads[i] = (work_thread){.function = function, .context = context, .index = i};

@@ -40,6 +40,11 @@ void vmki_os_lock_acquire(vmki_os_lock *lock)
         lock_wait(&lock->word);
 }
 
+bool vmki_os_lock_try(vmki_os_lock *lock)
+{
+    return lock_take_free(&lock->word);
+}
+
 void vmki_os_lock_release(vmki_os_lock *lock)
 {
     if (VMKI_UNLIKELY(__atomic_exchange_n(&lock->word, LOCK_FREE, __ATOMIC_RELEASE) == LOCK_WAITED_FOR)) {

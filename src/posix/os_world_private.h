@@ -8,6 +8,8 @@
 
 #include "posix/os_private.h"
 
+#include <sys/uio.h>
+
 #include "common/base/os_world.h"
 
 /* ThreadSanitizer runs handlers of signals late. */
@@ -115,6 +117,52 @@ static inline bool vmki_posix_readable(const void *word)
 #endif
 }
 
+/* Have the kernel read where each of `from` says, with the rights that the calling thread has now, and write it to
+ * `to`: so many bytes were done before one could not be read, or -1. It is asked to write to the memory of another
+ * process, which is this one: named by the thread, as the main thread may have ended. */
+static inline long vmki_posix_gather(const struct iovec *from, size_t count, void *to)
+{
+#if defined(SYS_process_vm_writev) && defined(SYS_gettid)
+    struct iovec here = {to, 0};
+    for (size_t i = 0; i < count; i++)
+        here.iov_len += from[i].iov_len;
+    return syscall(SYS_process_vm_writev, syscall(SYS_gettid), from, count, &here, (size_t)1, (size_t)0);
+#else
+    (void)from, (void)count, (void)to;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* Android has no cancellation of threads. */
+static inline int vmki_posix_cancel_forbid(void)
+{
+    int before = 0;
+#if defined(PTHREAD_CANCEL_DISABLE)
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+#endif
+    return before;
+}
+
+static inline void vmki_posix_cancel_allow(int before)
+{
+#if defined(PTHREAD_CANCEL_DISABLE)
+    (void)pthread_setcancelstate(before, &before);
+#else
+    (void)before;
+#endif
+}
+
+/* Each page for itself. */
+static inline void vmki_posix_huge_forbid(void *base, size_t size)
+{
+#if defined(MADV_NOHUGEPAGE)
+    (void)madvise(base, size, MADV_NOHUGEPAGE);
+#else
+    (void)base, (void)size;
+#endif
+}
+
 /* The address of the instruction that a signal interrupted; 0: not known. */
 static inline uintptr_t vmki_posix_interrupted_at(const void *context)
 {
@@ -159,6 +207,14 @@ static inline vmki_posix_handler *vmki_posix_handler_replace(int signal, vmki_po
 /* os_roots.c: find out how this C library keeps what threads have of their own. `key` has no value yet, and has none
  * afterwards. */
 void vmki_posix_roots_init(pthread_key_t key);
+
+/* What the system can be asked about pages. Have it do without some of that, for tests; returns what is left. */
+enum {
+    VMKI_POSIX_BY_SCAN = 1,    /* which were touched: by PAGEMAP_SCAN */
+    VMKI_POSIX_BY_ENTRIES = 2, /* by the entries of pagemap */
+    VMKI_POSIX_IN_BATCHES = 4  /* which can be read: many at once */
+};
+unsigned vmki_posix_roots_forbid(unsigned what);
 
 /* Where in vmki_os_mutator.system what is. */
 enum { VMKI_POSIX_THREAD, VMKI_POSIX_NUMBER, VMKI_POSIX_POINTER };

@@ -16,6 +16,11 @@ void vmki_os_lock_acquire(vmki_os_lock *lock)
     AcquireSRWLockExclusive((PSRWLOCK)(void *)&lock->word);
 }
 
+bool vmki_os_lock_try(vmki_os_lock *lock)
+{
+    return TryAcquireSRWLockExclusive((PSRWLOCK)(void *)&lock->word) != FALSE;
+}
+
 void vmki_os_lock_release(vmki_os_lock *lock)
 {
     ReleaseSRWLockExclusive((PSRWLOCK)(void *)&lock->word);

@@ -98,6 +98,7 @@ typedef struct vmki_os_lock {
 } vmki_os_lock;
 
 void vmki_os_lock_acquire(vmki_os_lock *lock);
+bool vmki_os_lock_try(vmki_os_lock *lock); /* true: it was free, and is held now */
 void vmki_os_lock_release(vmki_os_lock *lock);
 
 /* Have `before` called in a thread about to fork, and when it has, `in_parent` and `in_child` where they name. Called

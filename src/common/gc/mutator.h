@@ -17,7 +17,7 @@ typedef struct vmki_pool {
 } vmki_pool;
 
 typedef struct vmki_world {
-    vmki_os_lock lock; /* all below but for the last two */
+    vmki_os_lock lock; /* all below but for the last three */
     bool prepared;
     bool fork_prepared;
     vmk_status status; /* of what the system says to stopping threads */
@@ -29,7 +29,8 @@ typedef struct vmki_world {
     vmk_gc_stack *spare_stacks;
     vmki_pool pool_of_stacks;
     size_t missing;        /* atomic; mutators that are ASKED, and whoever is about to say that one no longer is */
-    vmki_os_event arrived; /* it is 0, or a mutator was told */
+    size_t told;           /* atomic; how many were, or more: no more than a hint */
+    vmki_os_event arrived; /* nobody is missing, or nobody who wasn't told; or one was told */
 } vmki_world;
 
 extern vmki_world vmki_the_world;

@@ -139,6 +139,16 @@ void vmki_mutator_end(vmki_mutator *mutator)
     mutator_keep(mutator);
 }
 
+/* It ends on a coroutine's stack, which outlives it. */
+static void stack_end(vmki_mutator *mutator, void *frame)
+{
+    if (mutator->stack == &mutator->own)
+        return;
+    vmki_mutator_enter(mutator);
+    vmki_stack_leave(mutator, frame);
+    vmki_mutator_leave(mutator);
+}
+
 /* Called in a thread that ends. Waiting for the lock it counts as BLOCKED, as at any other time. */
 static void at_thread_end(vmki_os_mutator *os)
 {
@@ -147,8 +157,7 @@ static void at_thread_end(vmki_os_mutator *os)
         vmki_mutator_wake(mutator);
         mutator->blocks = false;
     }
-    if (mutator->stack != &mutator->own)
-        vmki_stack_leave(mutator, VMKI_FRAME_ADDRESS());
+    stack_end(mutator, VMKI_FRAME_ADDRESS());
     lock_as(mutator);
     vmki_mutator_end(mutator);
     vmki_world_unlock();
@@ -269,11 +278,7 @@ void vmk_gc_thread_unregister(void)
         vmki_mutator_wake(self);
         self->blocks = false;
     }
-    if (self->stack != &self->own) {
-        vmki_mutator_enter(self);
-        vmki_stack_leave(self, VMKI_FRAME_ADDRESS());
-        vmki_mutator_leave(self);
-    }
+    stack_end(self, VMKI_FRAME_ADDRESS());
     lock_as(self);
     vmki_os_mutator_set(NULL);
     vmki_mutator_end(self);

@@ -10,15 +10,17 @@
  * and HELD it isn't ASKED. So resetting the event takes away nobody's signal.
  *
  * The vm lock. A thread that is stopped where it was interrupted may hold it, since any thread may be in vmk_commit;
- * but the cycle needs it. So whoever stops takes it first: who is stopped from then on does not hold it. Only threads
- * that are `inside` may need it to get out; they have been told then, and will park by themselves when they leave,
- * without it. So it is released when all others stand: who is not told can take it no more. Then nobody who stands, at
- * the end, holds it. (Who is HELD may, for a moment, and then releases it.)
+ * but the cycle needs it. So whoever stops takes it first, lest it is caught in somebody's hands. Only threads that are
+ * `inside` may need it to get out; they have been told then, and will park by themselves when they leave, without it.
+ * Once there is a moment at which who stops has the lock and all others stand or have been told, it can be released:
+ * who stands doesn't hold it, and who was told won't when it stands. (Who is HELD may, for a moment, and then releases
+ * it.)
  *
- * What may go wrong with that: a thread that has the signal blocked waits for the vm lock and never gets to unblock it;
- * or whoever was to wake the next one that waits for a lock is stopped when it has released it and before it wakes. A
- * thread that is interrupted while it waits for a lock looks at it again (POSIX): so it is interrupted again and again.
- * And when nothing happens for some time, all go on for a moment, and it is tried again, more patiently.
+ * What may go wrong with that: a thread that has the signal blocked waits for the vm lock, or for another that somebody
+ * holds who stands, and never gets to unblock it; or whoever was to wake the next one that waits for a lock is stopped
+ * when it has released it and before it wakes. So the lock is released now and then, and taken again if it can be had.
+ * A thread that is interrupted while it waits for a lock looks at it again (POSIX), and they are interrupted again and
+ * again. And when nothing happens for some time, all go on for a moment, and it is tried again, more patiently.
  *
  * In a cooperative collection threads stop at safe points, which are nowhere where the lock is held.
  */
@@ -27,19 +29,22 @@
 #include "common/vm/vm.h"
 
 enum {
-    REPEAT = 4000000,    /* nanoseconds until a thread that has not come is interrupted again */
-    PATIENCE_FIRST = 12, /* so often without any progress; then they all may go on for a moment, */
-    PATIENCE_LAST = 500, /* and next time it is twice as often, up to this */
-    PAUSE = 1000000      /* nanoseconds */
+    REPEAT = 4000000, /* nanoseconds until a thread that has not come is interrupted again */
+    BREATH = 300000,  /* that others may have the vm lock in between */
+    BREATHS_LONGER = 5,
+    TRIES = 50,          /* to get it back */
+    PATIENCE_FIRST = 12, /* repeats without any progress; then they all may go on for a moment, */
+    PATIENCE_LAST = 400, /* and next time it is twice as many, up to this */
+    PAUSE = 1000000
 };
 #define FOREVER UINT64_MAX
 
 /* --- the threads' side -------------------------------------------------------------------------------------------- */
 
-/* It was ASKED until now. */
+/* It was ASKED until now. When only such are missing as were told, who stops wants to know it too. */
 static void arrive(void)
 {
-    if (VMKI_FETCH_ADD(&vmki_the_world.missing, SIZE_MAX) == 1)
+    if (VMKI_FETCH_ADD(&vmki_the_world.missing, SIZE_MAX) - 1 <= VMKI_LOAD(&vmki_the_world.told))
         vmki_os_event_signal(&vmki_the_world.arrived);
 }
 
@@ -65,6 +70,7 @@ void vmki_mutator_here(vmki_os_mutator *os, void *sp)
         return;
     if (VMKI_LOAD_RELAXED(&mutator->inside) != 0) {
         (void)VMKI_EXCHANGE(&mutator->told, 1u);
+        VMKI_FETCH_ADD(&vmki_the_world.told, 1);
         vmki_os_event_signal(&vmki_the_world.arrived);
         return;
     }
@@ -155,6 +161,7 @@ static void interrupt(vmki_mutator *mutator)
             return;
         }
         VMKI_STORE_RELAXED(&mutator->told, 1);
+        VMKI_FETCH_ADD(&vmki_the_world.told, 1);
     }
     vmki_os_resume(&mutator->os);
 }
@@ -176,34 +183,59 @@ static size_t untold(const vmki_mutator *self)
     return count;
 }
 
-/* Wait for all that were asked. The vm lock is held, and released. False: they don't come. */
-static bool all_come(const vmki_mutator *self, unsigned patience)
+/* Let others have it, longer the more often that was in vain. Nobody can hold it for long who isn't stopped. */
+static bool vm_lock_again(unsigned waits)
 {
-    bool holds = true, come = false;
+    vmki_os_event never = {{0}};
+    uint64_t breath = (uint64_t)BREATH << (waits < BREATHS_LONGER ? waits : BREATHS_LONGER);
+    vmki_vm_unlock();
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        (void)vmki_os_event_wait(&never, tries == 0 ? breath : BREATH);
+        if (vmki_vm_trylock())
+            return true;
+    }
+    return false;
+}
+
+/* Wait until all that were asked stand, or are told. The vm lock is held, and released. False: they don't. */
+static bool all_are_told(const vmki_mutator *self, unsigned patience)
+{
     size_t before = SIZE_MAX;
     for (unsigned waits = 0; waits < patience;) {
         vmki_os_event_reset(&vmki_the_world.arrived);
-        size_t missing = VMKI_LOAD(&vmki_the_world.missing), all = missing;
-        come = missing == 0;
-        if (come)
-            break;
-        if (holds) {
-            size_t not_told = untold(self);
-            all += not_told;
-            if (not_told == 0) {
-                vmki_vm_unlock();
-                holds = false;
-            }
+        size_t count = untold(self);
+        if (count == 0) {
+            vmki_vm_unlock();
+            return true;
         }
         if (vmki_os_event_wait(&vmki_the_world.arrived, REPEAT))
             continue;
-        waits = all < before ? 0 : waits + 1;
-        before = all;
+        waits = count < before ? 0 : waits + 1;
+        before = count;
+        interrupt_all(self);
+        if (!vm_lock_again(waits))
+            return false;
+    }
+    vmki_vm_unlock();
+    return false;
+}
+
+/* Wait until those who were told stand too. */
+static bool all_come(const vmki_mutator *self, unsigned patience)
+{
+    size_t before = SIZE_MAX;
+    for (unsigned waits = 0; waits < patience;) {
+        vmki_os_event_reset(&vmki_the_world.arrived);
+        size_t count = VMKI_LOAD(&vmki_the_world.missing);
+        if (count == 0)
+            return true;
+        if (vmki_os_event_wait(&vmki_the_world.arrived, REPEAT))
+            continue;
+        waits = count < before ? 0 : waits + 1;
+        before = count;
         interrupt_all(self);
     }
-    if (holds)
-        vmki_vm_unlock();
-    return come;
+    return false;
 }
 
 static void all_stop(const vmki_mutator *self)
@@ -211,11 +243,12 @@ static void all_stop(const vmki_mutator *self)
     vmki_os_event never = {{0}};
     for (unsigned patience = PATIENCE_FIRST;; patience = patience < PATIENCE_LAST ? 2 * patience : patience) {
         vmki_vm_lock();
+        VMKI_STORE_RELAXED(&vmki_the_world.told, 0);
         for (vmki_mutator *mutator = vmki_the_world.first; mutator != NULL; mutator = mutator->next)
             if (mutator != self)
                 ask(mutator, false);
         interrupt_all(self);
-        if (all_come(self, patience))
+        if (all_are_told(self, patience) && all_come(self, patience))
             return;
         vmki_world_resume();
         (void)vmki_os_event_wait(&never, PAUSE);

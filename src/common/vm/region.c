@@ -58,6 +58,11 @@ void vmki_vm_lock(void)
     }
 }
 
+bool vmki_vm_trylock(void)
+{
+    return vmki_os_lock_try(&lock);
+}
+
 void vmki_vm_unlock(void)
 {
     vmki_os_lock_release(&lock);

@@ -17,6 +17,9 @@
 void vmki_vm_lock(void);
 void vmki_vm_unlock(void);
 
+/* Take it if it is free; after the first use. */
+bool vmki_vm_trylock(void);
+
 /* How many forks lie between the first program and this process, since the module was prepared (by this, if need be):
  * who remembers another number has been copied by one. */
 size_t vmki_vm_forks(void);
