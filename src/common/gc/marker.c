@@ -24,6 +24,7 @@
 enum {
     STACK_FIRST = 64 << 10, /* bytes that a stack begins with, */
     STACK_KEPT = 256 << 10, /* and that it keeps from cycle to cycle at most */
+    STACK_SHORT = 8 << 20,  /* address space of it where that is short */
     PATIENCE = 8192,        /* objects, when nobody has said how many shall mark */
     PATIENCE_ASKED = 256,   /* when somebody has */
     MARKERS_USUAL = 8,      /* at most, when nobody has said */
@@ -44,13 +45,15 @@ static vmki_crew lone_crew = {.markers = &lone_marker, .count = 1};
 
 /* --- stacks ------------------------------------------------------------------------------------------------------- */
 
-/* What a stack may need at most: every object of the smallest class, but no more than address space allows. */
+/* What a stack may take at most: what every object of the smallest class needs, but where address space is short little
+ * of that, since it is only speed that depends on it. */
 static size_t stack_most(const vmki_gc *gc)
 {
-    size_t window = vmki_heap_of(gc->heap)->plan.window_pages << VMK_HEAP_PAGE_SHIFT;
-    size_t most = window / (VMKI_GRANULE / sizeof(uintptr_t));
-    size_t fair = sizeof(void *) > 4 ? (size_t)-1 >> 30 : (size_t)64 << 20;
-    return vmki_max(vmki_min(most, fair), STACK_KEPT);
+    const vmki_heap_plan *plan = &vmki_heap_of(gc->heap)->plan;
+    size_t window = plan->window_pages << (VMK_HEAP_PAGE_SHIFT - 5); /* a 32nd of it: 4 GiB may be more than a size */
+    if (plan->layout != VMK_LAYOUT_64)
+        return vmki_max(vmki_min(window, STACK_SHORT), STACK_KEPT);
+    return vmki_max(window * (32 * sizeof(uintptr_t) / VMKI_GRANULE), STACK_KEPT);
 }
 
 static bool stack_reserve(vmki_marker *m)
@@ -330,9 +333,13 @@ void vmki_markers_prepare(vmki_gc *gc)
 size_t vmki_mark_bytes(const vmki_gc *gc)
 {
     const vmki_crew *crew = gc->marking.crew;
+    vmk_table_stats pages = {0};
+    if (gc->marking.ready)
+        vmk_table_stats_now(&gc->marking.pages, &pages);
+    size_t bytes = pages.committed + pages.overhead;
     if (crew == NULL)
-        return 0;
-    size_t bytes = gc->marking.region.committed;
+        return bytes;
+    bytes += gc->marking.region.committed;
     for (unsigned i = 0; i < crew->count; i++)
         bytes += crew->markers[i].region.committed;
     return bytes;
