@@ -1520,7 +1520,7 @@ VMK_API void vmk_watch_stop(vmk_watch *watch);
  *   typed          a map says which words are pointers, or a function of the program's shows them
  *
  * A pointer to the inside of an object, or to the end of it, keeps the object alive as one to its start does. For the
- * end that holds where the pointer is in a root that is scanned conservatively; in objects with VMK_GC_PAST_END. A
+ * end that holds where the pointer is on a stack or in a register; everywhere with VMK_GC_PAST_END. A
  * pointer that is disguised, or is kept where nobody looks (memory of malloc or of a region, files, another process),
  * keeps nothing alive.
  *
@@ -1548,8 +1548,8 @@ enum {
     VMK_GC_COOPERATIVE = 1u << 2,  /* threads stop at safe points only: vmk_gc_safepoint, and every allocation */
     VMK_GC_AUTO_THREADS = 1u << 3, /* a thread that allocates without being registered is registered by that, until its
                                       end. It must have received no object before that from others */
-    VMK_GC_PAST_END = 1u << 4,     /* words of conservative objects that are the end of an object keep it alive too;
-                                      what lies behind it as well, then */
+    VMK_GC_PAST_END = 1u << 4, /* also words of conservative objects, of static data and of added ranges that are the
+                                  end of an object keep it alive; and so do those that begin the object behind it */
     VMK_GC_FINALIZER_THREAD = 1u << 5, /* a thread of the library's runs finalizers; else vmk_gc_finalize does */
     VMK_GC_LEAKS = 1u << 6,  /* for programs that free by hand: what is collected without having been freed is told to
                                 on_leak */

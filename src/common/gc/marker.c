@@ -313,19 +313,40 @@ static bool crew_make(vmki_gc *gc)
     return true;
 }
 
+/* A stack to begin with. While the world is stopped the loader's lock is the collecting thread's, and another one that
+ * reserves might look up a function of the system's first. */
+static bool stack_ready(vmki_marker *m)
+{
+    return m->region.base != NULL || vmki_marker_grow(m);
+}
+
+static void threads_start(vmki_crew *crew)
+{
+    while (crew->started + 1 < crew->count) {
+        vmki_marker *m = &crew->markers[crew->started + 1];
+        if (!stack_ready(m) || vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
+            return; /* then there are fewer; the next cycle tries again */
+        crew->started++;
+    }
+}
+
+static bool threads_worth(vmki_gc *gc)
+{
+    vmki_heap *heap = vmki_heap_of(gc->heap);
+    vmki_heap_lock(heap);
+    size_t pages = heap->in_use;
+    vmki_heap_unlock(heap);
+    return gc->options.markers != 0 || pages >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
+}
+
 void vmki_markers_prepare(vmki_gc *gc)
 {
     vmki_os_error error = vmki_os_error_get();
-    vmki_crew *crew = gc->marking.crew;
-    if (crew != NULL || crew_make(gc)) {
-        crew = gc->marking.crew;
-        bool worth = gc->options.markers != 0 || vmki_heap_of(gc->heap)->in_use >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
-        while (worth && crew->started + 1 < crew->count) {
-            vmki_marker *m = &crew->markers[crew->started + 1];
-            if (vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
-                break; /* then there are fewer; the next cycle tries again */
-            crew->started++;
-        }
+    if (gc->marking.crew != NULL || crew_make(gc)) {
+        vmki_crew *crew = gc->marking.crew;
+        (void)stack_ready(&crew->markers[0]);
+        if (threads_worth(gc))
+            threads_start(crew);
     }
     vmki_os_error_set(error);
 }

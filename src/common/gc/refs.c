@@ -78,7 +78,7 @@ void vmki_refs_of_root(vmki_gc *gc, const vmki_root *root, vmki_ref_visitor *vis
     if (root->trace != NULL)
         root->trace(root->context, NULL, 0, &v.base);
     else
-        refs_of_range(&v, root->base, root->size, !root->exact);
+        refs_of_range(&v, root->base, root->size, vmki_root_ends(gc, root));
 }
 
 /* --- roots, as who asks wants them -------------------------------------------------------------------------------- */

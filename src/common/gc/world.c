@@ -28,7 +28,8 @@ static void lock_as(vmki_mutator *mutator)
         return;
     }
     vmki_mutator_enter(mutator);
-    mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
+    if (!mutator->noted)
+        mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
     mutator->stands = VMKI_STANDS_NOTED;
     vmki_mutator_rest(mutator);
     VMKI_STORE_RELAXED(&mutator->inside, 0); /* it parks nowhere now */
@@ -41,8 +42,23 @@ void vmki_world_lock(void)
     lock_as(vmki_mutator_self());
 }
 
+void vmki_world_note(void *frame)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    if (self == NULL || self->blocks)
+        return;
+    vmki_mutator_enter(self); /* or one who stops it would write over it */
+    (void)vmki_left_note(self, &self->left, frame);
+    self->sp = frame;
+    self->noted = true;
+    vmki_mutator_leave(self);
+}
+
 void vmki_world_unlock(void)
 {
+    vmki_mutator *self = vmki_mutator_self();
+    if (self != NULL)
+        self->noted = false;
     vmki_os_lock_release(&vmki_the_world.lock);
 }
 
