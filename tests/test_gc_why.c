@@ -292,6 +292,39 @@ START_TEST(why_takes_what_marking_takes)
 }
 END_TEST
 
+static void trace_range(void *context, void *object, size_t size, vmk_gc_visitor *visitor)
+{
+    if (object == NULL)
+        vmk_gc_visit_range(visitor, context, sizeof(void *));
+    else
+        vmk_gc_visit_range(visitor, object, size);
+}
+
+START_TEST(why_because_of_an_end_that_is_shown)
+{
+    for (unsigned past_end = 0; past_end < 2; past_end++) {
+        vmk_gc *gc = make(EXACT | (past_end != 0 ? VMK_GC_PAST_END : 0));
+        const vmk_gc_layout layout = {.size = 2 * sizeof(void *), .trace = trace_range};
+        vmk_gc_type *type;
+        void *slot = NULL, *shown = NULL;
+        path p;
+        ck_assert_int_eq(vmk_gc_type_create(gc, &layout, &type), VMK_OK);
+        ck_assert_int_eq(vmk_gc_slots_add(gc, &slot, 1), VMK_OK);
+        ck_assert_int_eq(vmk_gc_tracer_add(gc, trace_range, &shown), VMK_OK);
+        void **from = vmk_gc_alloc_typed(gc, type, 1);
+        char *target = vmk_gc_alloc(gc, 128);
+        slot = from;
+        from[1] = target + vmk_gc_usable_size(gc, target);
+        ck_assert(why(gc, target, &p) == (past_end != 0));
+        from[1] = NULL;
+        shown = target + vmk_gc_usable_size(gc, target);
+        ck_assert(why(gc, target, &p));
+        ck_assert_int_eq(p.step[0].root, VMK_GC_ROOT_TRACER);
+        end(gc);
+    }
+}
+END_TEST
+
 START_TEST(why_because_of_an_end)
 {
     for (unsigned past_end = 0; past_end < 2; past_end++) {
@@ -442,6 +475,7 @@ static Suite *suite(void)
     tcase_add_test(c, why_through_functions_that_trace);
     tcase_add_test(c, why_takes_what_marking_takes);
     tcase_add_test(c, why_because_of_an_end);
+    tcase_add_test(c, why_because_of_an_end_that_is_shown);
     tcase_add_test(c, why_because_of_an_ephemeron);
     tcase_add_test(c, asking_changes_nothing);
 #ifdef VMKIT_MODEL
