@@ -30,7 +30,15 @@ enum { VMKI_GCS_MAX = 64 }; /* collected heaps at once */
  * for what it has taken may be rooted nowhere yet. */
 enum vmki_wanted { VMKI_WANTED_NOT, VMKI_WANTED_NOW, VMKI_WANTED_LATER };
 
-enum vmki_mutator_state { VMKI_RUNNING, VMKI_ASKED, VMKI_STOPPED, VMKI_BLOCKED, VMKI_HELD };
+enum vmki_mutator_state {
+    VMKI_RUNNING,
+    VMKI_ASKED,
+    VMKI_STOPPED,
+    VMKI_BLOCKED,
+    VMKI_HELD,
+    VMKI_ENDED, /* after BLOCKED: a thread that ends, and has nothing any more that anybody may look at; */
+    VMKI_OVER   /* it needs its record no more */
+};
 
 /* Where the registers of a thread are that stands still. */
 enum vmki_stands {
