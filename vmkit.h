@@ -1520,7 +1520,7 @@ VMK_API void vmk_watch_stop(vmk_watch *watch);
  *   typed          a map says which words are pointers, or a function of the program's shows them
  *
  * A pointer to the inside of an object, or to the end of it, keeps the object alive as one to its start does. For the
- * end that holds where the pointer is in a root that is scanned conservatively; in objects with VMK_GC_PAST_END. A
+ * end that holds where the pointer is on a stack or in a register; everywhere with VMK_GC_PAST_END. A
  * pointer that is disguised, or is kept where nobody looks (memory of malloc or of a region, files, another process),
  * keeps nothing alive.
  *
@@ -1548,8 +1548,8 @@ enum {
     VMK_GC_COOPERATIVE = 1u << 2,  /* threads stop at safe points only: vmk_gc_safepoint, and every allocation */
     VMK_GC_AUTO_THREADS = 1u << 3, /* a thread that allocates without being registered is registered by that, until its
                                       end. It must have received no object before that from others */
-    VMK_GC_PAST_END = 1u << 4,     /* words of conservative objects that are the end of an object keep it alive too;
-                                      what lies behind it as well, then */
+    VMK_GC_PAST_END = 1u << 4, /* also words of conservative objects, of static data and of added ranges that are the
+                                  end of an object keep it alive; and so do those that begin the object behind it */
     VMK_GC_FINALIZER_THREAD = 1u << 5, /* a thread of the library's runs finalizers; else vmk_gc_finalize does */
     VMK_GC_LEAKS = 1u << 6,  /* for programs that free by hand: what is collected without having been freed is told to
                                 on_leak */
@@ -1614,7 +1614,8 @@ typedef struct vmk_gc_options {
     bool (*on_exhausted)(void *context, vmk_gc *gc, size_t size, vmk_status why);
     void *on_exhausted_context;
     /* See VMK_GC_LEAKS; `site` as in vmk_gc_object. Called after the cycle as on_event is; the object is gone by then.
-     */
+     * If there was no memory to note them all, the others are told in one last call, with NULL for an object: `size` is
+     * their sum. */
     void (*on_leak)(void *context, const void *object, size_t size, const void *site);
     void *on_leak_context;
 } vmk_gc_options;
@@ -1871,17 +1872,19 @@ VMK_API const char *vmk_gc_root_name(vmk_gc_root root);
  * pins, finalizable objects). The others come from the object before: `at` is the word in it, NULL where a function
  * traced it. */
 typedef struct vmk_gc_step {
-    vmk_gc_root root; /* of the first; the kind of its root, */
-    uintptr_t thread; /* and the thread's id as the system has it, where it has one */
+    vmk_gc_root root; /* that the path comes from; in a step from an ephemeron to its value: VMK_GC_ROOT_EPHEMERON */
+    uintptr_t thread; /* of the first: the id of the root's thread as the system has it; 0: it is no thread's */
     const void *from; /* the object that refers to this one */
     const void *at;
     vmk_gc_object object;
 } vmk_gc_step;
 
-/* Why is it alive? A shortest path from a root to the object that `address` is in, step by step. False: it can't be
- * reached, or is no object, or there is no memory to find out (*status, which may be NULL, is then VMK_ERR_COMMIT, else
- * VMK_OK). Cost: as a cycle that marks with one thread; 16 bytes for each object. `visit` is called when threads go on
- * again. */
+/* Why is it alive? A shortest path from a root to the object that `address` is in, step by step. The stack and
+ * registers of the thread that asks, which mostly has the address there, are looked at last: a path from them is shown
+ * only where no other root reaches the object. False: it can't be reached, or is no object, or there is no memory to
+ * find out (*status, which may be NULL, is then VMK_ERR_COMMIT, else VMK_OK). Cost: as a cycle that marks with one
+ * thread; 16 bytes for each object that can be reached, and a step for each on the path. `visit` is called when threads
+ * go on again. */
 typedef void vmk_gc_step_visitor(void *context, const vmk_gc_step *step);
 VMK_API bool vmk_gc_why(vmk_gc *gc, const void *address, vmk_gc_step_visitor *visit, void *context, vmk_status *status);
 

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { ROWS = 509, STACK_FIRST = 4096, STACK_MAX = 16 << 20 };
+enum { ROWS = 509, STACK_FIRST = 4096, STACK_MAX = 4 << 20 };
 
 static void visit(vmk_gc_visitor *visitor, const value *at, size_t count)
 {

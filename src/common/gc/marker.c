@@ -24,6 +24,7 @@
 enum {
     STACK_FIRST = 64 << 10, /* bytes that a stack begins with, */
     STACK_KEPT = 256 << 10, /* and that it keeps from cycle to cycle at most */
+    STACK_SHORT = 8 << 20,  /* address space of it where that is short */
     PATIENCE = 8192,        /* objects, when nobody has said how many shall mark */
     PATIENCE_ASKED = 256,   /* when somebody has */
     MARKERS_USUAL = 8,      /* at most, when nobody has said */
@@ -44,13 +45,15 @@ static vmki_crew lone_crew = {.markers = &lone_marker, .count = 1};
 
 /* --- stacks ------------------------------------------------------------------------------------------------------- */
 
-/* What a stack may need at most: every object of the smallest class, but no more than address space allows. */
+/* What a stack may take at most: what every object of the smallest class needs, but where address space is short little
+ * of that, since it is only speed that depends on it. */
 static size_t stack_most(const vmki_gc *gc)
 {
-    size_t window = vmki_heap_of(gc->heap)->plan.window_pages << VMK_HEAP_PAGE_SHIFT;
-    size_t most = window / (VMKI_GRANULE / sizeof(uintptr_t));
-    size_t fair = sizeof(void *) > 4 ? (size_t)-1 >> 30 : (size_t)64 << 20;
-    return vmki_max(vmki_min(most, fair), STACK_KEPT);
+    const vmki_heap_plan *plan = &vmki_heap_of(gc->heap)->plan;
+    size_t window = plan->window_pages << (VMK_HEAP_PAGE_SHIFT - 5); /* a 32nd of it: 4 GiB may be more than a size */
+    if (plan->layout != VMK_LAYOUT_64)
+        return vmki_max(vmki_min(window, STACK_SHORT), STACK_KEPT);
+    return vmki_max(window * (32 * sizeof(uintptr_t) / VMKI_GRANULE), STACK_KEPT);
 }
 
 static bool stack_reserve(vmki_marker *m)
@@ -310,19 +313,40 @@ static bool crew_make(vmki_gc *gc)
     return true;
 }
 
+/* A stack to begin with. While the world is stopped the loader's lock is the collecting thread's, and another one that
+ * reserves might look up a function of the system's first. */
+static bool stack_ready(vmki_marker *m)
+{
+    return m->region.base != NULL || vmki_marker_grow(m);
+}
+
+static void threads_start(vmki_crew *crew)
+{
+    while (crew->started + 1 < crew->count) {
+        vmki_marker *m = &crew->markers[crew->started + 1];
+        if (!stack_ready(m) || vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
+            return; /* then there are fewer; the next cycle tries again */
+        crew->started++;
+    }
+}
+
+static bool threads_worth(vmki_gc *gc)
+{
+    vmki_heap *heap = vmki_heap_of(gc->heap);
+    vmki_heap_lock(heap);
+    size_t pages = heap->in_use;
+    vmki_heap_unlock(heap);
+    return gc->options.markers != 0 || pages >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
+}
+
 void vmki_markers_prepare(vmki_gc *gc)
 {
     vmki_os_error error = vmki_os_error_get();
-    vmki_crew *crew = gc->marking.crew;
-    if (crew != NULL || crew_make(gc)) {
-        crew = gc->marking.crew;
-        bool worth = gc->options.markers != 0 || vmki_heap_of(gc->heap)->in_use >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
-        while (worth && crew->started + 1 < crew->count) {
-            vmki_marker *m = &crew->markers[crew->started + 1];
-            if (vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
-                break; /* then there are fewer; the next cycle tries again */
-            crew->started++;
-        }
+    if (gc->marking.crew != NULL || crew_make(gc)) {
+        vmki_crew *crew = gc->marking.crew;
+        (void)stack_ready(&crew->markers[0]);
+        if (threads_worth(gc))
+            threads_start(crew);
     }
     vmki_os_error_set(error);
 }
@@ -330,9 +354,13 @@ void vmki_markers_prepare(vmki_gc *gc)
 size_t vmki_mark_bytes(const vmki_gc *gc)
 {
     const vmki_crew *crew = gc->marking.crew;
+    vmk_table_stats pages = {0};
+    if (gc->marking.ready)
+        vmk_table_stats_now(&gc->marking.pages, &pages);
+    size_t bytes = pages.committed + pages.overhead;
     if (crew == NULL)
-        return 0;
-    size_t bytes = gc->marking.region.committed;
+        return bytes;
+    bytes += gc->marking.region.committed;
     for (unsigned i = 0; i < crew->count; i++)
         bytes += crew->markers[i].region.committed;
     return bytes;

@@ -31,7 +31,8 @@ static void lock_as(vmki_mutator *mutator)
         return;
     }
     vmki_mutator_enter(mutator);
-    mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
+    if (!mutator->noted)
+        mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
     mutator->stands = VMKI_STANDS_NOTED;
     vmki_mutator_rest(mutator);
     VMKI_STORE_RELAXED(&mutator->inside, 0); /* it parks nowhere now */
@@ -64,9 +65,24 @@ void vmki_world_lock(void)
     bury_over();
 }
 
+void vmki_world_note(void *frame)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    if (self == NULL || self->blocks)
+        return;
+    vmki_mutator_enter(self); /* or one who stops it would write over it */
+    (void)vmki_left_note(self, &self->left, frame);
+    self->sp = frame;
+    self->noted = true;
+    vmki_mutator_leave(self);
+}
+
 /* Whoever ends and finds the lock held leaves it to who has it. */
 void vmki_world_unlock(void)
 {
+    vmki_mutator *self = vmki_mutator_self();
+    if (self != NULL)
+        self->noted = false;
     do {
         vmki_os_lock_release(&vmki_the_world.lock);
         if (!some_are_over() || !vmki_os_lock_try(&vmki_the_world.lock))

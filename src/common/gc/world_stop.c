@@ -272,7 +272,7 @@ size_t vmki_world_stop(bool cooperative, uint64_t *nanoseconds)
 {
     vmki_mutator *self = vmki_mutator_self();
     uint64_t start = vmki_os_clock();
-    if (self != NULL) { /* what the caller's callers had; what it does on, is below */
+    if (self != NULL && !self->noted) { /* what the caller's callers had; what it does on, is below */
         (void)vmki_left_note(self, &self->left, VMKI_FRAME_ADDRESS());
         self->sp = VMKI_FRAME_ADDRESS();
         self->stands = VMKI_STANDS_NOTED;
