@@ -166,8 +166,12 @@ static void interrupt(vmki_mutator *mutator)
     vmki_os_resume(&mutator->os);
 }
 
-static void interrupt_all(const vmki_mutator *self)
+/* For the first time, or again after so many waits that came to nothing: ever more seldom, for the signals of who has
+ * them blocked pile up. */
+static void interrupt_all(const vmki_mutator *self, unsigned waits)
 {
+    if ((waits & (waits - 1)) != 0)
+        return;
     for (vmki_mutator *mutator = vmki_the_world.first; mutator != NULL; mutator = mutator->next)
         if (mutator != self)
             interrupt(mutator);
@@ -212,7 +216,7 @@ static bool all_are_told(const vmki_mutator *self, unsigned patience)
             continue;
         waits = count < before ? 0 : waits + 1;
         before = count;
-        interrupt_all(self);
+        interrupt_all(self, waits);
         if (!vm_lock_again(waits))
             return false;
     }
@@ -233,7 +237,7 @@ static bool all_come(const vmki_mutator *self, unsigned patience)
             continue;
         waits = count < before ? 0 : waits + 1;
         before = count;
-        interrupt_all(self);
+        interrupt_all(self, waits);
     }
     return false;
 }
@@ -247,7 +251,7 @@ static void all_stop(const vmki_mutator *self)
         for (vmki_mutator *mutator = vmki_the_world.first; mutator != NULL; mutator = mutator->next)
             if (mutator != self)
                 ask(mutator, false);
-        interrupt_all(self);
+        interrupt_all(self, 0);
         if (all_are_told(self, patience) && all_come(self, patience))
             return;
         vmki_world_resume();
