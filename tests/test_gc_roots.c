@@ -346,17 +346,13 @@ START_TEST(registers)
 }
 END_TEST
 
-/* A function that returns has given the registers back to its caller: what they had then is in its note alone. */
-static void blocking_enter(unsigned char *unused)
-{
-    (void)unused;
-    vmk_gc_blocking_enter();
-}
-
-static void stack_switch(unsigned char *stack)
-{
-    vmk_gc_stack_switch((vmk_gc_stack *)(void *)stack);
-}
+/* A function that returns has given the registers back to its caller: what they had then is in its note alone. It must
+ * be called directly, for one in between may have put them into its own frame. */
+static union call {
+    void (*save)(unsigned char *registers);
+    void (*enter)(void);
+    void (*change)(vmk_gc_stack *stack);
+} blocking_enter = {.enter = vmk_gc_blocking_enter}, stack_switch = {.change = vmk_gc_stack_switch};
 
 static void keeper_noted(void *argument)
 {
@@ -382,7 +378,7 @@ static void keeper_noted(void *argument)
 static void keep_noted(vmk_gc *gc, vmk_gc_stack *stack)
 {
     unsigned left = 0;
-    world_save = stack == NULL ? blocking_enter : stack_switch;
+    world_save = stack == NULL ? blocking_enter.save : stack_switch.save;
     for (int i = 0; i < WORLD_PRESERVED; i++) {
         static secret_keeper k;
         vmki_os_thread thread;
