@@ -258,7 +258,7 @@ END_TEST
 /* A typed object's words are exact: not those that the map leaves out, nor the rest behind whole elements, nor ends. */
 START_TEST(why_takes_what_marking_takes)
 {
-    vmk_gc *gc = make(EXACT);
+    vmk_gc *gc = make(EXACT | VMK_GC_PAST_END);
     const size_t pointers[] = {2};
     const vmk_gc_layout layout = {.size = 3 * sizeof(void *), .pointers = pointers};
     vmk_gc_type *type;
@@ -281,7 +281,7 @@ START_TEST(why_takes_what_marking_takes)
     }
     char *target = vmk_gc_alloc(gc, 64);
     ck_assert_int_eq(vmk_gc_roots_add(gc, range, sizeof range), VMK_OK);
-    range[1] = target + 64; /* a root that is scanned */
+    range[1] = target + 64; /* a root that is scanned, where ends are asked for */
     ck_assert(why(gc, target, &p));
     ck_assert_ptr_eq(p.step[0].at, &range[1]);
     range[1] = target + 65;

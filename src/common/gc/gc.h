@@ -131,6 +131,14 @@ typedef struct vmki_gc_cache {
     vmki_mutator *mutator;
 } vmki_gc_cache;
 
+/* Memory of some caches: never given back while the heap lives. */
+typedef struct vmki_gc_block {
+    vmk_region region; /* which it lies in */
+    struct vmki_gc_block *next;
+    size_t count; /* of caches that were made */
+    vmki_gc_cache caches[];
+} vmki_gc_block;
+
 typedef struct vmki_marker vmki_marker;
 
 typedef struct vmk_gc vmki_gc;
@@ -158,9 +166,8 @@ struct vmk_gc {
     vmk_table slab_table;
     vmk_table bin_table;
     vmk_table type_table;
-    vmk_table cache_table;
-    size_t cache_count; /* made */
-    vmk_gc_type *own;   /* of the collector's own objects: leaves */
+    struct vmki_gc_block *blocks; /* memory of caches */
+    vmk_gc_type *own;             /* of the collector's own objects: leaves */
     size_t bin_count;
     size_t type_count;
     vmki_gc_cache *caches;

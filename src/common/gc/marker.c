@@ -45,15 +45,15 @@ static vmki_crew lone_crew = {.markers = &lone_marker, .count = 1};
 
 /* --- stacks ------------------------------------------------------------------------------------------------------- */
 
-/* What a stack may take at most: what every object of the smallest class needs, but where address space is short little
- * of that, since it is only speed that depends on it. */
+/* What a stack may take at most: what an object in each 64 bytes needs, which only graphs come to that are as wide as the
+ * heap; and where address space is short little of that, since it is only speed that depends on it. */
 static size_t stack_most(const vmki_gc *gc)
 {
     const vmki_heap_plan *plan = &vmki_heap_of(gc->heap)->plan;
     size_t window = plan->window_pages << (VMK_HEAP_PAGE_SHIFT - 5); /* a 32nd of it: 4 GiB may be more than a size */
     if (plan->layout != VMK_LAYOUT_64)
         return vmki_max(vmki_min(window, STACK_SHORT), STACK_KEPT);
-    return vmki_max(window * (32 * sizeof(uintptr_t) / VMKI_GRANULE), STACK_KEPT);
+    return vmki_max(window * (32 * sizeof(uintptr_t) / 64), STACK_KEPT);
 }
 
 static bool stack_reserve(vmki_marker *m)
