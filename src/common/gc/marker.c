@@ -77,7 +77,7 @@ bool vmki_marker_grow(vmki_marker *m)
         return true;
     }
     vmki_os_error error = vmki_os_error_get();
-    bool grown = m->region.base != NULL || stack_reserve(m);
+    bool grown = m->region.base != NULL || (m->number == 0 && stack_reserve(m)); /* see vmki_markers_prepare */
     if (grown) {
         size_t size = m->region.committed;
         size_t more = vmki_min(vmki_max(size, vmki_ceil(STACK_FIRST, vmk_page_size())), m->region.size - size);
@@ -257,6 +257,9 @@ static void thread_run(void *argument)
 {
     vmki_marker *m = argument;
     vmki_crew *crew = m->crew;
+    /* Windows' C library allocates a thread's errno when it is first asked for, and the heap that it comes from is
+     * locked while the world is stopped. */
+    (void)vmki_os_error_get();
     for (;;) {
         vmki_os_event_wait(&crew->wake, long_time);
         if (VMKI_LOAD(&crew->stop) != 0)
@@ -326,6 +329,11 @@ void vmki_markers_prepare(vmki_gc *gc)
                 break; /* then there are fewer; the next cycle tries again */
             crew->started++;
         }
+        /* Now, for a reservation may look up functions of the system's libraries, whose lock the collecting thread
+         * holds while others mark. */
+        for (unsigned i = 0; i <= crew->started; i++)
+            if (crew->markers[i].region.base == NULL)
+                (void)stack_reserve(&crew->markers[i]);
     }
     vmki_os_error_set(error);
 }
