@@ -1520,7 +1520,7 @@ VMK_API void vmk_watch_stop(vmk_watch *watch);
  *   typed          a map says which words are pointers, or a function of the program's shows them
  *
  * A pointer to the inside of an object, or to the end of it, keeps the object alive as one to its start does. For the
- * end that holds where the pointer is in a root that is scanned conservatively; in objects with VMK_GC_PAST_END. A
+ * end that holds where the pointer is on a stack or in a register; everywhere with VMK_GC_PAST_END. A
  * pointer that is disguised, or is kept where nobody looks (memory of malloc or of a region, files, another process),
  * keeps nothing alive.
  *
@@ -1548,9 +1548,12 @@ enum {
     VMK_GC_COOPERATIVE = 1u << 2,  /* threads stop at safe points only: vmk_gc_safepoint, and every allocation */
     VMK_GC_AUTO_THREADS = 1u << 3, /* a thread that allocates without being registered is registered by that, until its
                                       end. It must have received no object before that from others */
-    VMK_GC_PAST_END = 1u << 4,     /* words of conservative objects that are the end of an object keep it alive too;
-                                      what lies behind it as well, then */
-    VMK_GC_FINALIZER_THREAD = 1u << 5, /* a thread of the library's runs finalizers; else vmk_gc_finalize does */
+    VMK_GC_PAST_END = 1u << 4, /* also words of conservative objects, of static data and of added ranges that are the
+                                  end of an object keep it alive; and so do those that begin the object behind it */
+    VMK_GC_FINALIZER_THREAD = 1u << 5, /* a thread of the library's runs finalizers; else vmk_gc_finalize does. It is
+                                          a registered one with a stack of 64 KiB and the program's signals blocked:
+                                          for more than that, call vmk_gc_finalize in a thread of the program's.
+                                          Misuse: destroying the heap in a finalizer that it runs */
     VMK_GC_LEAKS = 1u << 6,  /* for programs that free by hand: what is collected without having been freed is told to
                                 on_leak */
     VMK_GC_SITES = 1u << 7,  /* note for every object by which call it was allocated. Costs a table entry for each */
@@ -1596,7 +1599,7 @@ typedef struct vmk_gc_event {
     size_t heap_size;    /* bytes of spans in use when it ended */
     size_t next;         /* bytes to be allocated until the next one */
     size_t finalizable;  /* objects that wait for their finalizers now */
-    size_t weak_cleared; /* weak references, links and ephemerons */
+    size_t weak_cleared; /* weak references, links and ephemerons, of those that were themselves reached */
     size_t rescans;      /* times that marking went over the heap again because memory for it ran out */
 } vmk_gc_event;
 
@@ -1766,7 +1769,9 @@ VMK_API size_t vmk_gc_trim(vmk_gc *gc);
  * may do anything: store the object somewhere (it lives on), and set a finalizer again. The object and what it reaches
  * are intact when it is called. Without a flag the order among unreachable objects is open. VMK_GC_ORDERED: not before
  * all finalizers of objects that reach this one have run; so objects that reach themselves never get there.
- * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it. Misuse: not the start of an object. */
+ * One that is set replaces the one before, also one that waits. The context keeps nothing alive.
+ * VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it, or for the thread. VMK_ERR_ARGUMENT:
+ * unknown flags. Misuse: not the start of an object. */
 typedef void vmk_gc_finalizer(void *context, void *object);
 enum { VMK_GC_ORDERED = 1u << 0 };
 VMK_API VMK_MUST_CHECK vmk_status vmk_gc_finalizer_set(vmk_gc *gc, void *object, vmk_gc_finalizer *finalizer,
@@ -1787,17 +1792,19 @@ VMK_API vmk_gc_weak *vmk_gc_weak_new(vmk_gc *gc, void *object, vmk_gc_weak_kind 
 VMK_API void *vmk_gc_weak_get(vmk_gc *gc, const vmk_gc_weak *weak);
 
 /* The same in the program's own memory, or in any object: *link becomes the hidden address of the object (no collector
- * takes it for one), and 0 when the object is gone, until removed. A link in an object ends with that object. add on
- * what is a link already changes it. remove says whether it was one, and leaves *link alone. get: the object or NULL.
- * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS: no memory to note it. VMK_ERR_ARGUMENT: link isn't aligned. */
+ * takes it for one), and 0 when the object is gone; then it is no link any more. It may lie in an object of this heap,
+ * with which it ends, or in memory that is no collected heap's. add on what is a link already changes it. remove says
+ * whether it was one, and leaves *link alone. get: the object or NULL. VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT,
+ * VMK_ERR_MAPPINGS: no memory to note it. VMK_ERR_ARGUMENT: link isn't aligned, or NULL. Misuse: not an object. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_gc_link_add(vmk_gc *gc, uintptr_t *link, void *object, vmk_gc_weak_kind kind);
 VMK_API bool vmk_gc_link_remove(vmk_gc *gc, uintptr_t *link);
 VMK_API void *vmk_gc_link_get(vmk_gc *gc, const uintptr_t *link);
 
 /* A pair whose value is kept alive by it only as long as the key can be reached otherwise: neither key nor value are
  * kept alive if only the value, or other such pairs, reach the key. Cleared as a SHORT reference to the key is. Itself
- * an object, of the collector's. key, value: NULL once cleared. All pairs together cost time linear in their number and
- * in what they keep alive. */
+ * an object, of the collector's. The value may be NULL, or point inside an object. key, value: NULL once cleared; set
+ * does nothing then. NULL from new: no memory; misuse: the key is not an object. All pairs together cost time linear in
+ * their number and in what they keep alive. */
 typedef struct vmk_gc_ephemeron vmk_gc_ephemeron;
 VMK_API vmk_gc_ephemeron *vmk_gc_ephemeron_new(vmk_gc *gc, void *key, void *value);
 VMK_API void *vmk_gc_ephemeron_key(vmk_gc *gc, const vmk_gc_ephemeron *ephemeron);

@@ -281,7 +281,7 @@ if [ $# -lt 2 ] || [ ! -s "$tmp/target" ]; then usage; fi
 shift
 # As many broken ones as take no time; starting a program by an emulator does.
 rounds=100
-[ $# = 1 ] || rounds=25
+[ $# = 1 ] || rounds=15
 printf 'exec %s "$@"\n' "$(cat "$tmp/target")" >"$tmp/target_program"
 printf 'exec %s "$@"\n' "$(quoted "$@")" >"$tmp/program"
 run_target() { sh "$tmp/target_program" "$@"; }

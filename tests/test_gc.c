@@ -49,7 +49,12 @@ static bool zero(const void *object, size_t size)
 
 START_TEST(ends_as_it_began)
 {
-    for (unsigned layout = 0; layout < LAYOUTS; layout++) {
+#ifdef VMKIT_MODEL
+    enum { MOST = LAYOUTS - 1 }; /* VMK_LAYOUT_32 begins with as much as there is, and leaves no room for tables */
+#else
+    enum { MOST = LAYOUTS };
+#endif
+    for (unsigned layout = 0; layout < MOST; layout++) {
         vmk_heap_options below = {.layout = layouts[layout], .window = WINDOW};
         vmk_gc_options options = {.heap = &below};
         vmk_gc *gc;

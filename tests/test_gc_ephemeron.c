@@ -333,7 +333,7 @@ START_TEST(random_against_a_model)
 {
     support_random random = support_random_start(2);
     vmk_gc *gc = exact_heap(0);
-    for (size_t i = support_rounds(4000); i > 0; i--)
+    for (size_t i = support_rounds(1000); i > 0; i--)
         model_story(gc, &random);
     vmk_gc_destroy(gc);
 }

@@ -164,7 +164,7 @@ START_TEST(as_the_table_says)
     const row *r = &rows[_i];
     support_random random = support_random_start((uint64_t)_i);
     vmk_gc *gc = exact_heap(0);
-    for (size_t order = 0; order < 8; order++) {
+    for (size_t order = 0; order < 4; order++) {
         story s;
         row_start(&s, gc, r, &random);
         for (size_t round = 0; round < 6 && r->rounds[round] != NULL; round++) {
@@ -219,7 +219,7 @@ START_TEST(random_against_a_model)
 {
     support_random random = support_random_start(1);
     vmk_gc *gc = exact_heap(0);
-    for (size_t i = support_rounds(1500); i > 0; i--)
+    for (size_t i = support_rounds(400); i > 0; i--)
         random_story(gc, &random);
     vmk_gc_destroy(gc);
 }

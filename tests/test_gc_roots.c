@@ -346,17 +346,13 @@ START_TEST(registers)
 }
 END_TEST
 
-/* A function that returns has given the registers back to its caller: what they had then is in its note alone. */
-static void blocking_enter(unsigned char *unused)
-{
-    (void)unused;
-    vmk_gc_blocking_enter();
-}
-
-static void stack_switch(unsigned char *stack)
-{
-    vmk_gc_stack_switch((vmk_gc_stack *)(void *)stack);
-}
+/* A function that returns has given the registers back to its caller: what they had then is in its note alone. It must
+ * be called directly, for one in between may have put them into its own frame. */
+static union call {
+    void (*save)(unsigned char *registers);
+    void (*enter)(void);
+    void (*change)(vmk_gc_stack *stack);
+} blocking_enter = {.enter = vmk_gc_blocking_enter}, stack_switch = {.change = vmk_gc_stack_switch};
 
 static void keeper_noted(void *argument)
 {
@@ -382,7 +378,7 @@ static void keeper_noted(void *argument)
 static void keep_noted(vmk_gc *gc, vmk_gc_stack *stack)
 {
     unsigned left = 0;
-    world_save = stack == NULL ? blocking_enter : stack_switch;
+    world_save = stack == NULL ? blocking_enter.save : stack_switch.save;
     for (int i = 0; i < WORLD_PRESERVED; i++) {
         static secret_keeper k;
         vmki_os_thread thread;
@@ -451,40 +447,56 @@ START_TEST(libraries)
 }
 END_TEST
 
-static uintptr_t loads_on, loads;
+typedef struct traffic {
+    vmk_gc *gc;
+    uintptr_t on, loads, failed;
+} traffic;
 
-static void load_and_close(void *argument)
+static void load_and_close(traffic *t)
 {
-    (void)argument;
-    VMKI_IGNORE(vmk_gc_thread_register());
-    while (VMKI_LOAD(&loads_on) != 0) {
-        void *library = support_library_open(GC_PLUGIN);
-        gc_plugin_place *place = (gc_plugin_place *)support_library_symbol(library, "gc_plugin_thread_data");
-        place()[1] = &loads;
-        support_library_close(library);
-        VMKI_FETCH_ADD(&loads, 1);
+    void *library = support_library_open(GC_PLUGIN);
+    gc_plugin_place *place =
+        library != NULL ? (gc_plugin_place *)support_library_symbol(library, "gc_plugin_thread_data") : NULL;
+    if (place != NULL) {
+        place()[1] = t;
+        VMKI_FETCH_ADD(&t->loads, 1);
+    } else {
+        VMKI_FETCH_ADD(&t->failed, 1);
     }
+    if (library != NULL)
+        support_library_close(library);
+}
+
+static void traffic_body(void *argument, unsigned number)
+{
+    traffic *t = argument;
+    if (vmk_gc_thread_register() != VMK_OK)
+        VMKI_FETCH_ADD(&t->failed, 1);
+    while (number == 0 && VMKI_LOAD(&t->on) != 0)
+        load_and_close(t);
+    for (size_t i = support_rounds(100); number == 1 && i > 0; i--) {
+        uintptr_t before = VMKI_LOAD(&t->loads);
+        if (collect(t->gc) != OBJECTS)
+            VMKI_FETCH_ADD(&t->failed, 1);
+        for (unsigned yields = 0; yields < 100 && VMKI_LOAD(&t->loads) == before; yields++)
+            vmki_os_yield();
+    }
+    if (number == 1)
+        (void)VMKI_EXCHANGE(&t->on, (uintptr_t)0);
 }
 
 START_TEST(libraries_come_and_go)
 {
-    vmk_gc *gc = make(0);
-    vmki_os_thread thread;
-    (void)VMKI_EXCHANGE(&loads_on, (uintptr_t)1);
-    ck_assert_int_eq(vmki_os_thread_start(&thread, load_and_close, NULL), VMK_OK);
-    ck_assert(fill_and_wipe(gc, in_bss, 0));
-    for (size_t i = support_rounds(100); i > 0; i--) {
-        uintptr_t before = VMKI_LOAD(&loads);
-        MUST(collect(gc) == OBJECTS);
-        for (unsigned yields = 0; yields < 100 && VMKI_LOAD(&loads) == before; yields++)
-            vmki_os_yield();
-    }
-    (void)VMKI_EXCHANGE(&loads_on, (uintptr_t)0);
-    vmki_os_thread_join(&thread);
-    ck_assert_uint_gt(loads, 0);
+    traffic t = {.gc = make(0), .on = 1};
+    ck_assert(fill_and_wipe(t.gc, in_bss, 0));
+    vmk_gc_blocking_enter();
+    support_threads(2, traffic_body, &t);
+    vmk_gc_blocking_leave();
+    ck_assert_uint_eq(t.failed, 0);
+    ck_assert_uint_gt(t.loads, 0);
     empty(in_bss);
-    unlink_all(gc);
-    end(gc);
+    unlink_all(t.gc);
+    end(t.gc);
 }
 END_TEST
 

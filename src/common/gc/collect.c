@@ -11,25 +11,31 @@ static uintptr_t stopper;
 
 typedef struct cycle {
     vmki_gc *gc;
+    uint32_t epoch; /* of the heap, when the cycle was found to be due */
     vmk_gc_event event;
     void (*body)(vmki_gc *gc, void *argument); /* of vmki_gc_stopped */
     void *argument;
 } cycle;
 
+typedef struct marking {
+    vmki_gc *gc;
+    vmki_marker *marker;
+} marking;
+
 static void root_mark(void *context, const vmki_root *root)
 {
-    vmki_marker *marker = context;
+    const marking *m = context;
     if (root->trace != NULL)
-        root->trace(root->context, NULL, 0, vmki_mark_visitor(marker));
+        root->trace(root->context, NULL, 0, vmki_mark_visitor(m->marker));
     else
-        vmki_mark_range(marker, root->base, root->size, root->exact);
+        vmki_mark_range(m->marker, root->base, root->size, !vmki_root_ends(m->gc, root));
 }
 
 static void mark_all(vmki_gc *gc, vmk_gc_event *event)
 {
     uint64_t start = vmki_os_clock();
     vmki_marker *marker = vmki_mark_begin(gc);
-    vmki_roots_visit(gc, root_mark, marker);
+    vmki_roots_visit(gc, root_mark, &(marking){gc, marker});
     vmki_mark_drain(gc);
     uint64_t marked = vmki_os_clock();
     /* Short references go before finalizers are looked at, long ones after: what a finalizer will get to see is kept
@@ -46,6 +52,16 @@ static void mark_all(vmki_gc *gc, vmk_gc_event *event)
     event->finalizable = gc->finalizers.waiting;
 }
 
+/* What was allocated and freed up to now belongs to the past: before threads go on, or they would find a cycle due. */
+static void counts_turn(vmki_gc *gc, vmk_gc_event *event)
+{
+    size_t allocated = VMKI_EXCHANGE(&gc->allocated, 0), freed = VMKI_EXCHANGE(&gc->freed_by_hand, 0);
+    size_t before = gc->stats.live_bytes + allocated;
+    event->before = before - vmki_min(before, freed);
+    gc->allocated_before += allocated;
+    gc->freed_before += freed;
+}
+
 static void cycle_stopped(void *argument)
 {
     cycle *c = argument;
@@ -58,8 +74,7 @@ static void cycle_stopped(void *argument)
     if (c->body != NULL) {
         c->body(gc, c->argument);
     } else {
-        c->event.before =
-            gc->stats.live_bytes + gc->allocated - vmki_min(gc->freed_by_hand, gc->stats.live_bytes + gc->allocated);
+        counts_turn(gc, &c->event);
         mark_all(gc, &c->event);
         vmki_gc_slabs_turn(gc);
     }
@@ -79,8 +94,6 @@ static void cycle_count(vmki_gc *gc, vmk_gc_event *event)
 {
     vmk_gc_stats *stats = &gc->stats;
     vmk_heap_stats heap;
-    gc->allocated_before += VMKI_EXCHANGE(&gc->allocated, 0);
-    gc->freed_before += VMKI_EXCHANGE(&gc->freed_by_hand, 0);
     vmk_heap_stats_now(gc->heap, &heap);
     event->heap_size = heap.in_use;
     event->number = ++stats->cycles;
@@ -96,17 +109,18 @@ static void cycle_count(vmki_gc *gc, vmk_gc_event *event)
     stats->last = *event;
 }
 
-/* After a big drop: what neither lives nor is needed until the next cycle goes back to the system. */
+/* After a big drop: what neither lives nor is needed until the next cycle goes back to the system. Less than that is
+ * left where it is, for what is given back is faulted in again. */
 static void memory_return(vmki_gc *gc, const vmk_gc_event *event)
 {
     size_t needed;
     vmk_heap_stats heap;
     if (vmki_add_overflow(event->live_bytes + event->live_bytes / 4, event->next, &needed))
         return;
-    if (event->heap_size > needed)
+    if (event->heap_size / 2 > needed)
         (void)vmki_gc_slabs_sweep(gc, SIZE_MAX);
     vmk_heap_stats_now(gc->heap, &heap);
-    if (heap.in_use + heap.idle > needed)
+    if ((heap.in_use + heap.idle) / 2 > needed)
         (void)vmk_heap_scavenge(gc->heap, vmki_min(heap.idle, heap.in_use + heap.idle - needed));
 }
 
@@ -119,38 +133,71 @@ static void world_do(cycle *c)
     vmki_os_with_libraries(cycle_stopped, c);
 }
 
-void vmki_gc_cycle(vmki_gc *gc, vmk_gc_cause cause, uint32_t epoch)
+/* What the program is told and given when all is over. */
+static void cycle_after(vmki_gc *gc, const vmk_gc_event *event)
 {
-    cycle c = {.gc = gc, .event = {.cause = cause}};
-    refuse_nested();
-    vmki_world_lock();
-    if (cause != VMK_GC_CAUSE_ASKED && gc->epoch != epoch) {
-        vmki_world_unlock();
-        return;
-    }
-    world_do(&c);
-    c.event.sweep_time = gc->sweep_time;
-    gc->sweep_time = 0;
-    cycle_count(gc, &c.event);
-    vmki_world_unlock();
-    memory_return(gc, &c.event);
+    memory_return(gc, event);
     vmki_finalizers_wake(gc);
     VMKI_FETCH_ADD(&gc->pace.disabled, 1); /* what callbacks allocate does not collect */
     vmki_leaks_tell(gc);
     if (gc->options.on_event != NULL)
-        gc->options.on_event(gc->options.on_event_context, &c.event);
+        gc->options.on_event(gc->options.on_event_context, event);
     VMKI_FETCH_ADD(&gc->pace.disabled, SIZE_MAX);
     if ((gc->flags & VMK_GC_VERIFY) != 0 && !vmki_gc_check(gc))
         vmki_misuse("vmk_gc: the heap is not as it should be", gc);
 }
 
-void vmki_gc_stopped(vmki_gc *gc, void (*body)(vmki_gc *gc, void *argument), void *argument)
+/* Somebody else's cycle may have been in between. */
+static bool cycle_outdated(const cycle *c)
+{
+    vmk_gc_cause cause = c->event.cause, now;
+    if (cause == VMK_GC_CAUSE_ASKED)
+        return false;
+    return c->gc->epoch != c->epoch ||
+           ((cause == VMK_GC_CAUSE_GOAL || cause == VMK_GC_CAUSE_SOFT_LIMIT) && !vmki_pace_due(c->gc, &now));
+}
+
+static VMKI_COLD void cycle_run(cycle *c)
+{
+    vmki_gc *gc = c->gc;
+    vmki_world_lock();
+    bool outdated = c->body == NULL && cycle_outdated(c);
+    if (!outdated)
+        world_do(c);
+    if (!outdated && c->body == NULL) {
+        c->event.sweep_time = vmki_gc_sweep_time_take(gc);
+        cycle_count(gc, &c->event);
+    }
+    vmki_world_unlock();
+    if (!outdated && c->body == NULL)
+        cycle_after(gc, &c->event);
+}
+
+static VMKI_COLD void cycle_begin(vmki_gc *gc, vmk_gc_cause cause, uint32_t epoch)
+{
+    cycle c = {.gc = gc, .epoch = epoch, .event = {.cause = cause}};
+    cycle_run(&c);
+}
+
+static VMKI_COLD void stopped_begin(vmki_gc *gc, void (*body)(vmki_gc *gc, void *argument), void *argument)
 {
     cycle c = {.gc = gc, .body = body, .argument = argument};
+    cycle_run(&c);
+}
+
+/* These two have hardly a frame. */
+void vmki_gc_cycle(vmki_gc *gc, vmk_gc_cause cause, uint32_t epoch)
+{
     refuse_nested();
-    vmki_world_lock();
-    world_do(&c);
-    vmki_world_unlock();
+    vmki_world_note(VMKI_FRAME_ADDRESS());
+    cycle_begin(gc, cause, epoch);
+}
+
+void vmki_gc_stopped(vmki_gc *gc, void (*body)(vmki_gc *gc, void *argument), void *argument)
+{
+    refuse_nested();
+    vmki_world_note(VMKI_FRAME_ADDRESS());
+    stopped_begin(gc, body, argument);
 }
 
 void vmk_gc_collect(vmk_gc *view)

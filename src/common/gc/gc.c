@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { CACHES_MAX = 1 << 16 };
+#define BLOCK_SIZE ((size_t)16 << 10)
 
 #define FLAGS_ALL ((VMK_GC_VERIFY << 1) - 1)
 
@@ -51,8 +51,6 @@ static vmk_status tables_make(vmki_gc *gc)
         status = table_make(&gc->bin_table, VMKI_GC_BINS_MAX, sizeof(vmki_gc_bin), 0);
     if (status == VMK_OK)
         status = table_make(&gc->type_table, VMKI_GC_TYPES_MAX + 1, sizeof(vmk_gc_type), 0);
-    if (status == VMK_OK)
-        status = table_make(&gc->cache_table, CACHES_MAX, sizeof(vmki_gc_cache), 0);
     return status;
 }
 
@@ -62,7 +60,6 @@ static void tables_end(vmki_gc *gc)
     table_end(&gc->slab_table);
     table_end(&gc->bin_table);
     table_end(&gc->type_table);
-    table_end(&gc->cache_table);
 }
 
 static vmk_status bins_fixed(vmki_gc *gc)
@@ -122,9 +119,12 @@ static void list_remove(vmki_gc *gc)
 
 static void caches_end(vmki_gc *gc)
 {
-    for (size_t i = 0; i < gc->cache_count; i++) {
-        vmki_gc_cache *cache = vmk_table_at(&gc->cache_table, 0, i);
-        table_end(&cache->table);
+    for (vmki_gc_block *block = gc->blocks, *next; block != NULL; block = next) {
+        next = block->next;
+        for (size_t i = 0; i < block->count; i++)
+            table_end(&block->caches[i].table);
+        vmk_region region = block->region;
+        vmk_release(&region);
     }
 }
 
@@ -323,6 +323,34 @@ unsigned vmki_gc_bin_of_type(vmki_gc *gc, vmk_gc_type *type, unsigned size_class
 
 /* --- caches ------------------------------------------------------------------------------------------------------- */
 
+static bool block_make(vmki_gc *gc)
+{
+    vmk_region region;
+    if (vmk_reserve(&region, vmki_ceil(BLOCK_SIZE, vmk_page_size()), NULL) != VMK_OK)
+        return false;
+    if (vmk_commit(&region, 0, region.size) != VMK_OK) {
+        vmk_release(&region);
+        return false;
+    }
+    vmki_gc_block *block = (vmki_gc_block *)(void *)region.base;
+    block->region = region;
+    block->next = gc->blocks;
+    gc->blocks = block;
+    return true;
+}
+
+/* Memory for one more, zero. It counts when it is made. */
+static vmki_gc_cache *cache_room(vmki_gc *gc)
+{
+    const vmki_gc_block *block = gc->blocks;
+    if (block == NULL ||
+        block->count == (block->region.size - offsetof(vmki_gc_block, caches)) / sizeof(vmki_gc_cache)) {
+        if (!block_make(gc))
+            return NULL;
+    }
+    return &gc->blocks->caches[gc->blocks->count];
+}
+
 /* Under the lock. */
 static vmki_gc_cache *cache_make(vmki_gc *gc)
 {
@@ -331,13 +359,11 @@ static vmki_gc_cache *cache_make(vmki_gc *gc)
         gc->spare = cache->next;
         return cache;
     }
-    if (vmk_table_ensure(&gc->cache_table, gc->cache_count + 1) != VMK_OK)
-        return NULL;
-    cache = vmk_table_at(&gc->cache_table, 0, gc->cache_count);
-    if (table_make(&cache->table, VMKI_GC_BINS_MAX, sizeof(vmki_gc_run), 0) != VMK_OK)
+    cache = cache_room(gc);
+    if (cache == NULL || table_make(&cache->table, VMKI_GC_BINS_MAX, sizeof(vmki_gc_run), 0) != VMK_OK)
         return NULL;
     cache->runs = vmk_table_at(&cache->table, 0, 0);
-    gc->cache_count++;
+    gc->blocks->count++;
     return cache;
 }
 

@@ -131,6 +131,14 @@ typedef struct vmki_gc_cache {
     vmki_mutator *mutator;
 } vmki_gc_cache;
 
+/* Memory of some caches: never given back while the heap lives. */
+typedef struct vmki_gc_block {
+    vmk_region region; /* which it lies in */
+    struct vmki_gc_block *next;
+    size_t count; /* of caches that were made */
+    vmki_gc_cache caches[];
+} vmki_gc_block;
+
 typedef struct vmki_marker vmki_marker;
 
 typedef struct vmk_gc vmki_gc;
@@ -158,9 +166,8 @@ struct vmk_gc {
     vmk_table slab_table;
     vmk_table bin_table;
     vmk_table type_table;
-    vmk_table cache_table;
-    size_t cache_count; /* made */
-    vmk_gc_type *own;   /* of the collector's own objects: leaves */
+    struct vmki_gc_block *blocks; /* memory of caches */
+    vmk_gc_type *own;             /* of the collector's own objects: leaves */
     size_t bin_count;
     size_t type_count;
     vmki_gc_cache *caches;
@@ -340,6 +347,9 @@ void vmki_gc_slab_put(vmki_gc *gc, vmki_gc_cache *cache, vmki_gc_run *run, unsig
 /* A slot was freed by hand, its bit is clear. */
 void vmki_gc_slab_freed(vmki_gc *gc, uint32_t slab);
 
+/* Nanoseconds of sweeping since this was asked last. Under the world's lock. */
+uint64_t vmki_gc_sweep_time_take(vmki_gc *gc);
+
 /* The slab of an object is swept after this. Under no lock. */
 void vmki_gc_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base);
 
@@ -440,6 +450,14 @@ typedef struct vmki_root {
     vmk_gc_trace *trace; /* TRACER: instead of memory */
     void *context;
 } vmki_root;
+
+/* May words of the root be ends of objects? Where compilers keep pointers that a loop has run out: elsewhere a pointer
+ * to the start of an object would keep its neighbour, which is mostly as old. */
+static inline bool vmki_root_ends(const vmki_gc *gc, const vmki_root *root)
+{
+    return !root->exact && (root->kind == VMK_GC_ROOT_STACK || root->kind == VMK_GC_ROOT_REGISTERS ||
+                            (gc->flags & VMK_GC_PAST_END) != 0);
+}
 
 /* While the world is stopped: all roots. */
 void vmki_roots_visit(vmki_gc *gc, void (*visit)(void *context, const vmki_root *root), void *context);

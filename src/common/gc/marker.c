@@ -45,15 +45,15 @@ static vmki_crew lone_crew = {.markers = &lone_marker, .count = 1};
 
 /* --- stacks ------------------------------------------------------------------------------------------------------- */
 
-/* What a stack may take at most: what every object of the smallest class needs, but where address space is short little
- * of that, since it is only speed that depends on it. */
+/* What a stack may take at most: what an object in each 64 bytes needs, which only graphs come to that are as wide as
+ * the heap; and where address space is short little of that, since it is only speed that depends on it. */
 static size_t stack_most(const vmki_gc *gc)
 {
     const vmki_heap_plan *plan = &vmki_heap_of(gc->heap)->plan;
     size_t window = plan->window_pages << (VMK_HEAP_PAGE_SHIFT - 5); /* a 32nd of it: 4 GiB may be more than a size */
     if (plan->layout != VMK_LAYOUT_64)
         return vmki_max(vmki_min(window, STACK_SHORT), STACK_KEPT);
-    return vmki_max(window * (32 * sizeof(uintptr_t) / VMKI_GRANULE), STACK_KEPT);
+    return vmki_max(window * (32 * sizeof(uintptr_t) / 64), STACK_KEPT);
 }
 
 static bool stack_reserve(vmki_marker *m)
@@ -77,7 +77,7 @@ bool vmki_marker_grow(vmki_marker *m)
         return true;
     }
     vmki_os_error error = vmki_os_error_get();
-    bool grown = m->region.base != NULL || (m->number == 0 && stack_reserve(m)); /* see vmki_markers_prepare */
+    bool grown = m->region.base != NULL || stack_reserve(m);
     if (grown) {
         size_t size = m->region.committed;
         size_t more = vmki_min(vmki_max(size, vmki_ceil(STACK_FIRST, vmk_page_size())), m->region.size - size);
@@ -316,24 +316,40 @@ static bool crew_make(vmki_gc *gc)
     return true;
 }
 
+/* A stack to begin with. While the world is stopped the loader's lock is the collecting thread's, and another one that
+ * reserves might look up a function of the system's first. */
+static bool stack_ready(vmki_marker *m)
+{
+    return m->region.base != NULL || vmki_marker_grow(m);
+}
+
+static void threads_start(vmki_crew *crew)
+{
+    while (crew->started + 1 < crew->count) {
+        vmki_marker *m = &crew->markers[crew->started + 1];
+        if (!stack_ready(m) || vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
+            return; /* then there are fewer; the next cycle tries again */
+        crew->started++;
+    }
+}
+
+static bool threads_worth(vmki_gc *gc)
+{
+    vmki_heap *heap = vmki_heap_of(gc->heap);
+    vmki_heap_lock(heap);
+    size_t pages = heap->in_use;
+    vmki_heap_unlock(heap);
+    return gc->options.markers != 0 || pages >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
+}
+
 void vmki_markers_prepare(vmki_gc *gc)
 {
     vmki_os_error error = vmki_os_error_get();
-    vmki_crew *crew = gc->marking.crew;
-    if (crew != NULL || crew_make(gc)) {
-        crew = gc->marking.crew;
-        bool worth = gc->options.markers != 0 || vmki_heap_of(gc->heap)->in_use >= threads_heap >> VMK_HEAP_PAGE_SHIFT;
-        while (worth && crew->started + 1 < crew->count) {
-            vmki_marker *m = &crew->markers[crew->started + 1];
-            if (vmki_os_thread_start(&m->thread, thread_run, m) != VMK_OK)
-                break; /* then there are fewer; the next cycle tries again */
-            crew->started++;
-        }
-        /* Now, for a reservation may look up functions of the system's libraries, whose lock the collecting thread
-         * holds while others mark. */
-        for (unsigned i = 0; i <= crew->started; i++)
-            if (crew->markers[i].region.base == NULL)
-                (void)stack_reserve(&crew->markers[i]);
+    if (gc->marking.crew != NULL || crew_make(gc)) {
+        vmki_crew *crew = gc->marking.crew;
+        (void)stack_ready(&crew->markers[0]);
+        if (threads_worth(gc))
+            threads_start(crew);
     }
     vmki_os_error_set(error);
 }

@@ -17,7 +17,7 @@ typedef struct vmki_pool {
 } vmki_pool;
 
 typedef struct vmki_world {
-    vmki_os_lock lock; /* all below but for the last three */
+    vmki_os_lock lock; /* all below but for the last four */
     bool prepared;
     bool fork_prepared;
     vmk_status status; /* of what the system says to stopping threads */
@@ -28,6 +28,7 @@ typedef struct vmki_world {
     vmk_gc_stack *stacks;
     vmk_gc_stack *spare_stacks;
     vmki_pool pool_of_stacks;
+    size_t over;           /* atomic; mutators that are */
     size_t missing;        /* atomic; mutators that are ASKED, and whoever is about to say that one no longer is */
     size_t told;           /* atomic; how many were, or more: no more than a hint */
     vmki_os_event arrived; /* nobody is missing, or nobody who wasn't told; or one was told */
@@ -35,22 +36,30 @@ typedef struct vmki_world {
 
 extern vmki_world vmki_the_world;
 
+/* While the world is stopped: has it anything to look at? */
+static inline bool vmki_mutator_is_there(const vmki_mutator *mutator)
+{
+    uint32_t state = VMKI_LOAD_32(&mutator->state);
+    return state < VMKI_ENDED && !(state == VMKI_STOPPED && mutator->stands == VMKI_STANDS_GONE);
+}
+
 /* --- world.c ------------------------------------------------------------------------------------------------------ */
 
 /* Memory for a record, zeroed, never given back. NULL: *status. Under the lock. */
 void *vmki_pool_take(vmki_pool *pool, size_t size, vmk_status *status);
 
-/* The thread has ended, or is no mutator any more: all that it had is given back. Under the lock. */
-void vmki_mutator_end(vmki_mutator *mutator);
+/* The thread has ended without telling: all that it had is given back. Under the lock. */
+void vmki_mutator_bury(vmki_mutator *mutator);
 
 /* --- world_stop.c ------------------------------------------------------------------------------------------------- */
 
 /* Called in a thread that was interrupted. */
 void vmki_mutator_here(vmki_os_mutator *mutator, void *sp);
 
-/* Become BLOCKED, or HELD; what is in registers has been noted. And the reverse, which waits while it is HELD. */
+/* Become BLOCKED, or HELD; what is in registers has been noted. And from there what `state` says: it waits while it is
+ * HELD. */
 void vmki_mutator_rest(vmki_mutator *mutator);
-void vmki_mutator_wake(vmki_mutator *mutator);
+void vmki_mutator_become(vmki_mutator *mutator, enum vmki_mutator_state state);
 
 /* --- stack.c ------------------------------------------------------------------------------------------------------ */
 

@@ -57,12 +57,12 @@ static void refs_by_map(ref_visitor *v, const vmk_gc_type *type, const uintptr_t
 
 void vmki_refs_of_object(vmki_gc *gc, uintptr_t base, vmki_ref_visitor *visit, void *context)
 {
-    ref_visitor v = {
-        .base = {ref_shown, (gc->flags & VMK_GC_PAST_END) != 0}, .gc = gc, .visit = visit, .context = context};
+    bool ends = (gc->flags & VMK_GC_PAST_END) != 0;
+    ref_visitor v = {.base = {.visit = ref_shown, .ends = ends}, .gc = gc, .visit = visit, .context = context};
     uint8_t code = vmki_gc_page_code(gc, base);
     size_t size = vmki_gc_size(gc, base, code);
     if (vmki_gc_codes[code].kind == VMKI_CONSERVATIVE) {
-        refs_of_range(&v, (const void *)base, size, (gc->flags & VMK_GC_PAST_END) != 0);
+        refs_of_range(&v, (const void *)base, size, ends);
     } else if (vmki_gc_codes[code].kind == VMKI_TYPED) {
         const vmk_gc_type *type = vmki_gc_type_of(gc, base);
         if (type->trace != NULL)
@@ -74,11 +74,11 @@ void vmki_refs_of_object(vmki_gc *gc, uintptr_t base, vmki_ref_visitor *visit, v
 
 void vmki_refs_of_root(vmki_gc *gc, const vmki_root *root, vmki_ref_visitor *visit, void *context)
 {
-    ref_visitor v = {.base = {ref_shown, true}, .gc = gc, .visit = visit, .context = context};
+    ref_visitor v = {.base = {.visit = ref_shown, .ends = true}, .gc = gc, .visit = visit, .context = context};
     if (root->trace != NULL)
         root->trace(root->context, NULL, 0, &v.base);
     else
-        refs_of_range(&v, root->base, root->size, !root->exact);
+        refs_of_range(&v, root->base, root->size, vmki_root_ends(gc, root));
 }
 
 /* --- roots, as who asks wants them -------------------------------------------------------------------------------- */

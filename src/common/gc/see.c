@@ -79,9 +79,12 @@ static void heap_figures(vmki_gc *gc, vmk_gc_stats *stats)
 {
     vmki_gc_acquire(&gc->lock);
     stats->metadata += table_bytes(&gc->taken_table) + table_bytes(&gc->slab_table) + table_bytes(&gc->bin_table) +
-                       table_bytes(&gc->type_table) + table_bytes(&gc->cache_table);
-    for (size_t i = 0; i < gc->cache_count; i++)
-        stats->metadata += table_bytes(&((const vmki_gc_cache *)vmk_table_at(&gc->cache_table, 0, i))->table);
+                       table_bytes(&gc->type_table);
+    for (const vmki_gc_block *block = gc->blocks; block != NULL; block = block->next) {
+        stats->metadata += block->region.committed;
+        for (size_t i = 0; i < block->count; i++)
+            stats->metadata += table_bytes(&block->caches[i].table);
+    }
     vmki_gc_release(&gc->lock);
     vmki_heap *heap = vmki_heap_of(gc->heap);
     vmki_gc_acquire(&heap->lock);

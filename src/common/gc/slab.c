@@ -184,7 +184,7 @@ static bool sweep_some(vmki_gc *gc, size_t most, size_t *pages)
             vmki_gc_slab_end(gc, span);
         }
     }
-    gc->sweep_next = id;
+    VMKI_STORE_RELAXED(&gc->sweep_next, id);
     gc->sweep_time += vmki_os_clock() - start;
     return id < gc->sweep_limit;
 }
@@ -193,7 +193,7 @@ size_t vmki_gc_slabs_sweep(vmki_gc *gc, size_t pages)
 {
     vmki_mutator *mutator = vmki_mutator_self();
     size_t found = 0;
-    bool more = gc->sweep_next < gc->sweep_limit;
+    bool more = VMKI_LOAD_RELAXED(&gc->sweep_next) < VMKI_LOAD_RELAXED(&gc->sweep_limit);
     while (more && found < pages) {
         if (mutator != NULL)
             vmki_mutator_enter(mutator);
@@ -204,6 +204,15 @@ size_t vmki_gc_slabs_sweep(vmki_gc *gc, size_t pages)
             vmki_mutator_leave(mutator);
     }
     return found;
+}
+
+uint64_t vmki_gc_sweep_time_take(vmki_gc *gc)
+{
+    vmki_os_lock_acquire(&gc->lock);
+    uint64_t time = gc->sweep_time;
+    gc->sweep_time = 0;
+    vmki_os_lock_release(&gc->lock);
+    return time;
 }
 
 void vmki_gc_slab_settle(vmki_gc *gc, vmki_gc_slab *slab, uintptr_t base)

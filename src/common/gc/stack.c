@@ -256,7 +256,7 @@ static void visit_stacks(visit *v, vmki_mutator *mutator)
 static void visit_mutator(visit *v, vmki_mutator *mutator)
 {
     v->mutator = mutator;
-    if (mutator->stands == VMKI_STANDS_GONE)
+    if (!vmki_mutator_is_there(mutator))
         return;
     if (mutator->stands == VMKI_STANDS_NOTED)
         visit_left(v, &mutator->left);

@@ -3,7 +3,8 @@
  * The world's lock; threads that come and go; fork.
  *
  * A thread that waits for the lock is BLOCKED, so whoever has it may stop the world. It is RUNNING again as soon as it
- * has the lock, for then nobody stops anything. The record of a thread that has ended is used again by later ones and
+ * has the lock, for then nobody stops anything. The loader's lock comes after this one: who has that already must not
+ * wait for this. The record of a thread that has ended is used again by later ones and
  * never given back: who stops the world, or signals an event, may look at it a moment longer.
  */
 #include "common/gc/world.h"
@@ -20,7 +21,9 @@ vmki_world vmki_the_world;
 
 /* --- the lock ----------------------------------------------------------------------------------------------------- */
 
-/* For a mutator that is the calling thread's, or has been until a moment ago. */
+static void mutator_take_out(vmki_mutator *mutator);
+
+/* For the calling thread, whose mutator that is. */
 static void lock_as(vmki_mutator *mutator)
 {
     if (mutator == NULL || mutator->blocks) { /* it is BLOCKED anyway */
@@ -28,7 +31,8 @@ static void lock_as(vmki_mutator *mutator)
         return;
     }
     vmki_mutator_enter(mutator);
-    mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
+    if (!mutator->noted)
+        mutator->sp = vmki_left_note(mutator, &mutator->left, VMKI_FRAME_ADDRESS());
     mutator->stands = VMKI_STANDS_NOTED;
     vmki_mutator_rest(mutator);
     VMKI_STORE_RELAXED(&mutator->inside, 0); /* it parks nowhere now */
@@ -36,14 +40,55 @@ static void lock_as(vmki_mutator *mutator)
     VMKI_ASSERT(vmki_cas_32(&mutator->state, VMKI_BLOCKED, VMKI_RUNNING));
 }
 
+static bool some_are_over(void)
+{
+    return (intptr_t)VMKI_LOAD(&vmki_the_world.over) > 0;
+}
+
+/* Those who have ended in the meantime. Under the lock. */
+static void bury_over(void)
+{
+    if (!some_are_over())
+        return;
+    for (vmki_mutator *mutator = vmki_the_world.first, *next; mutator != NULL; mutator = next) {
+        next = mutator->next;
+        if (VMKI_LOAD_32(&mutator->state) != VMKI_OVER)
+            continue;
+        VMKI_FETCH_ADD(&vmki_the_world.over, SIZE_MAX);
+        mutator_take_out(mutator);
+    }
+}
+
 void vmki_world_lock(void)
 {
     lock_as(vmki_mutator_self());
+    bury_over();
 }
 
+void vmki_world_note(void *frame)
+{
+    vmki_mutator *self = vmki_mutator_self();
+    if (self == NULL || self->blocks)
+        return;
+    vmki_mutator_enter(self); /* or one who stops it would write over it */
+    (void)vmki_left_note(self, &self->left, frame);
+    self->sp = frame;
+    self->noted = true;
+    vmki_mutator_leave(self);
+}
+
+/* Whoever ends and finds the lock held leaves it to who has it. */
 void vmki_world_unlock(void)
 {
-    vmki_os_lock_release(&vmki_the_world.lock);
+    vmki_mutator *self = vmki_mutator_self();
+    if (self != NULL)
+        self->noted = false;
+    do {
+        vmki_os_lock_release(&vmki_the_world.lock);
+        if (!some_are_over() || !vmki_os_lock_try(&vmki_the_world.lock))
+            return;
+        bury_over();
+    } while (true);
 }
 
 /* --- mutators ----------------------------------------------------------------------------------------------------- */
@@ -124,7 +169,8 @@ static void mutator_link(vmki_mutator *mutator)
     vmki_world_unlock();
 }
 
-void vmki_mutator_end(vmki_mutator *mutator)
+/* Under the lock. */
+static void mutator_take_out(vmki_mutator *mutator)
 {
     vmki_gc_thread_ends(mutator);
     VMKI_STORE_RELAXED(&mutator->stack->mutator, NULL);
@@ -135,8 +181,16 @@ void vmki_mutator_end(vmki_mutator *mutator)
     if (mutator->next != NULL)
         mutator->next->previous = mutator->previous;
     vmki_the_world.count--;
-    vmki_os_mutator_forget(&mutator->os);
     mutator_keep(mutator);
+}
+
+void vmki_mutator_bury(vmki_mutator *mutator)
+{
+    if (VMKI_LOAD_32(&mutator->state) == VMKI_OVER)
+        VMKI_FETCH_ADD(&vmki_the_world.over, SIZE_MAX);
+    else
+        vmki_os_mutator_forget(&mutator->os);
+    mutator_take_out(mutator);
 }
 
 /* It ends on a coroutine's stack, which outlives it. */
@@ -149,18 +203,35 @@ static void stack_end(vmki_mutator *mutator, void *frame)
     vmki_mutator_leave(mutator);
 }
 
-/* Called in a thread that ends. Waiting for the lock it counts as BLOCKED, as at any other time. */
+/* The calling thread is no mutator any more. It does not wait for the lock, for it may have the loader's, which is
+ * taken later than that (Windows calls at_thread_end so): somebody else buries it, if need be. It only waits while the
+ * world is stopped, for then its stack is looked at. */
+static void mutator_end(vmki_mutator *mutator, void *frame)
+{
+    stack_end(mutator, frame);
+    if (!mutator->blocks) {
+        vmki_mutator_enter(mutator);
+        mutator->sp = vmki_left_note(mutator, &mutator->left, frame);
+        mutator->stands = VMKI_STANDS_NOTED;
+        vmki_mutator_rest(mutator);
+        VMKI_STORE_RELAXED(&mutator->inside, 0);
+    }
+    if (vmki_mutator_self() == mutator)
+        vmki_os_mutator_set(NULL);
+    vmki_mutator_become(mutator, VMKI_ENDED);
+    vmki_os_mutator_forget(&mutator->os);
+    (void)VMKI_EXCHANGE(&mutator->state, (uint32_t)VMKI_OVER);
+    VMKI_FETCH_ADD(&vmki_the_world.over, 1); /* it may be buried already: then that was less than 0 */
+    if (vmki_os_lock_try(&vmki_the_world.lock)) {
+        bury_over();
+        vmki_world_unlock();
+    }
+}
+
+/* Called in a thread that ends. */
 static void at_thread_end(vmki_os_mutator *os)
 {
-    vmki_mutator *mutator = (vmki_mutator *)(void *)os;
-    if (mutator->blocks) {
-        vmki_mutator_wake(mutator);
-        mutator->blocks = false;
-    }
-    stack_end(mutator, VMKI_FRAME_ADDRESS());
-    lock_as(mutator);
-    vmki_mutator_end(mutator);
-    vmki_world_unlock();
+    mutator_end((vmki_mutator *)(void *)os, VMKI_FRAME_ADDRESS());
 }
 
 /* --- fork --------------------------------------------------------------------------------------------------------- */
@@ -188,9 +259,9 @@ static void after_fork_in_child(void)
         if (mutator == self)
             continue;
         vmki_stack_clear(mutator->stack);
-        vmki_mutator_end(mutator);
+        vmki_mutator_bury(mutator);
     }
-    vmki_the_world.missing = 0;
+    vmki_the_world.missing = vmki_the_world.over = 0;
     if (self != NULL)
         self->id = vmki_os_thread_id();
     vmki_world_unlock();
@@ -274,14 +345,6 @@ void vmk_gc_thread_unregister(void)
     if (--self->registrations > 0)
         return;
     vmki_os_error before = vmki_os_error_get();
-    if (self->blocks) {
-        vmki_mutator_wake(self);
-        self->blocks = false;
-    }
-    stack_end(self, VMKI_FRAME_ADDRESS());
-    lock_as(self);
-    vmki_os_mutator_set(NULL);
-    vmki_mutator_end(self);
-    vmki_world_unlock();
+    mutator_end(self, VMKI_FRAME_ADDRESS());
     vmki_os_error_set(before);
 }

@@ -30,7 +30,15 @@ enum { VMKI_GCS_MAX = 64 }; /* collected heaps at once */
  * for what it has taken may be rooted nowhere yet. */
 enum vmki_wanted { VMKI_WANTED_NOT, VMKI_WANTED_NOW, VMKI_WANTED_LATER };
 
-enum vmki_mutator_state { VMKI_RUNNING, VMKI_ASKED, VMKI_STOPPED, VMKI_BLOCKED, VMKI_HELD };
+enum vmki_mutator_state {
+    VMKI_RUNNING,
+    VMKI_ASKED,
+    VMKI_STOPPED,
+    VMKI_BLOCKED,
+    VMKI_HELD,
+    VMKI_ENDED, /* after BLOCKED: a thread that ends, and has nothing any more that anybody may look at; */
+    VMKI_OVER   /* it needs its record no more */
+};
 
 /* Where the registers of a thread are that stands still. */
 enum vmki_stands {
@@ -75,6 +83,7 @@ typedef struct vmki_mutator {
     struct vmki_gc_cache *caches[VMKI_GCS_MAX]; /* by the number of the heap */
     struct vmk_gc_stack own;
     struct vmk_gc_stack *stack; /* that it is on as far as it has said */
+    bool noted;                 /* sp and `left` are those of vmki_world_note */
     bool blocks;                /* between blocking_enter and blocking_leave */
     bool alternate;             /* HERE, on an alternate signal stack: */
     void *alternate_low;
@@ -120,6 +129,12 @@ static inline void vmki_mutator_poll(vmki_mutator *mutator)
 /* Prepare all for threads: before the first heap, any number of times. VMK_ERR_UNSUPPORTED: they can be stopped at safe
  * points only. */
 vmk_status vmki_world_prepare(void);
+
+/* What the calling thread has on its stack ends at a frame (VMKI_FRAME_ADDRESS) of a function of this library, which
+ * holds no more than it is given; what its callers had in registers is noted. So what lies in frames below, where dead
+ * frames of the program were, is no root. Good until the world is unlocked. Does nothing for a thread that isn't
+ * registered. */
+void vmki_world_note(void *frame);
 
 /* One collection at a time, and no thread comes or goes meanwhile. A registered thread that waits for it counts as
  * BLOCKED. It must not be inside, nor hold another lock. */

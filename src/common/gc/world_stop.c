@@ -108,11 +108,11 @@ void vmki_mutator_rest(vmki_mutator *mutator)
     }
 }
 
-void vmki_mutator_wake(vmki_mutator *mutator)
+void vmki_mutator_become(vmki_mutator *mutator, enum vmki_mutator_state state)
 {
     for (;;) {
         vmki_os_event_reset(&mutator->go);
-        if (vmki_cas_32(&mutator->state, VMKI_BLOCKED, VMKI_RUNNING))
+        if (vmki_cas_32(&mutator->state, VMKI_BLOCKED, (uint32_t)state))
             return;
         (void)vmki_os_event_wait(&mutator->go, FOREVER);
     }
@@ -128,7 +128,7 @@ static void ask(vmki_mutator *mutator, bool cooperative)
     for (;;) {
         if (vmki_cas_32(&mutator->state, VMKI_RUNNING, VMKI_ASKED))
             return;
-        if (vmki_cas_32(&mutator->state, VMKI_BLOCKED, VMKI_HELD))
+        if (vmki_cas_32(&mutator->state, VMKI_BLOCKED, VMKI_HELD) || VMKI_LOAD_32(&mutator->state) >= VMKI_ENDED)
             break;
     }
     VMKI_FETCH_ADD(&vmki_the_world.missing, SIZE_MAX);
@@ -272,7 +272,7 @@ size_t vmki_world_stop(bool cooperative, uint64_t *nanoseconds)
 {
     vmki_mutator *self = vmki_mutator_self();
     uint64_t start = vmki_os_clock();
-    if (self != NULL) { /* what the caller's callers had; what it does on, is below */
+    if (self != NULL && !self->noted) { /* what the caller's callers had; what it does on, is below */
         (void)vmki_left_note(self, &self->left, VMKI_FRAME_ADDRESS());
         self->sp = VMKI_FRAME_ADDRESS();
         self->stands = VMKI_STANDS_NOTED;
@@ -283,7 +283,7 @@ size_t vmki_world_stop(bool cooperative, uint64_t *nanoseconds)
         all_stop(self);
     size_t stopped = 0;
     for (vmki_mutator *mutator = vmki_the_world.first; mutator != NULL; mutator = mutator->next)
-        stopped += mutator != self && mutator->stands != VMKI_STANDS_GONE;
+        stopped += mutator != self && vmki_mutator_is_there(mutator);
     *nanoseconds = vmki_os_clock() - start;
     return stopped;
 }
@@ -340,7 +340,7 @@ void vmki_world_resume(void)
         next = mutator->next;
         if (mutator != self && VMKI_LOAD_32(&mutator->state) == VMKI_STOPPED) { /* gone */
             vmki_stack_clear(mutator->stack);
-            vmki_mutator_end(mutator);
+            vmki_mutator_bury(mutator);
         }
     }
 }
@@ -376,6 +376,6 @@ void vmk_gc_blocking_leave(void)
     vmki_mutator *self = vmki_mutator_self();
     if (self == NULL || !self->blocks)
         vmki_misuse("vmk_gc_blocking_leave: without vmk_gc_blocking_enter", NULL);
-    vmki_mutator_wake(self);
+    vmki_mutator_become(self, VMKI_RUNNING);
     self->blocks = false;
 }
