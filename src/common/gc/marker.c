@@ -45,8 +45,8 @@ static vmki_crew lone_crew = {.markers = &lone_marker, .count = 1};
 
 /* --- stacks ------------------------------------------------------------------------------------------------------- */
 
-/* What a stack may take at most: what an object in each 64 bytes needs, which only graphs come to that are as wide as the
- * heap; and where address space is short little of that, since it is only speed that depends on it. */
+/* What a stack may take at most: what an object in each 64 bytes needs, which only graphs come to that are as wide as
+ * the heap; and where address space is short little of that, since it is only speed that depends on it. */
 static size_t stack_most(const vmki_gc *gc)
 {
     const vmki_heap_plan *plan = &vmki_heap_of(gc->heap)->plan;
@@ -257,6 +257,9 @@ static void thread_run(void *argument)
 {
     vmki_marker *m = argument;
     vmki_crew *crew = m->crew;
+    /* Windows' C library allocates a thread's errno when it is first asked for, and the heap that it comes from is
+     * locked while the world is stopped. */
+    (void)vmki_os_error_get();
     for (;;) {
         vmki_os_event_wait(&crew->wake, long_time);
         if (VMKI_LOAD(&crew->stop) != 0)
