@@ -179,7 +179,7 @@ START_TEST(a_chain_lives_as_long_as_its_root)
     void **root = NULL;
     ck_assert_int_eq(vmk_gc_slots_add(gc, (void **)(void *)&root, 1), VMK_OK);
     for (unsigned i = 0; i < 1000; i++) {
-        void **next = vmk_gc_alloc(gc, 8 << (i % 12));
+        void **next = vmk_gc_alloc(gc, (size_t)8 << (i % 12));
         MUST(next != NULL);
         next[0] = root;
         root = next;
