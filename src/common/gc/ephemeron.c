@@ -33,7 +33,7 @@ struct vmk_gc_ephemeron {
 static size_t number_of(const vmki_ephemerons *all, uintptr_t object)
 {
     size_t number = VMKI_LOAD_RELAXED((const uintptr_t *)object);
-    if (number == 0 || number > VMKI_LOAD_RELAXED(&all->records.made))
+    if (number == 0 || number > VMKI_LOAD_ACQUIRE(&all->records.made))
         return 0;
     const pair *p = vmki_record_at(&all->records, number);
     return VMKI_LOAD_RELAXED(&p->record.object) == object ? number : 0;

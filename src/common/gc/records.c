@@ -29,13 +29,13 @@ static vmk_status chunk_make(vmki_records *records, unsigned chunk)
         return status;
     }
     memcpy(region.base, &region, sizeof region);
-    records->chunks[chunk] = region.base + HEAD_SIZE;
+    VMKI_STORE_RELEASE(&records->chunks[chunk], region.base + HEAD_SIZE);
     return VMK_OK;
 }
 
 vmk_status vmki_records_reserve(vmki_records *records, size_t size)
 {
-    records->size = size;
+    VMKI_STORE_RELAXED(&records->size, size);
     if (records->free_first != 0)
         return VMK_OK;
     unsigned top = vmki_highest_bit(records->made + ((size_t)1 << VMKI_RECORDS_FIRST_SHIFT));
@@ -51,7 +51,7 @@ size_t vmki_records_take(vmki_records *records, uintptr_t object)
     if (number != 0)
         records->free_first = ((vmki_record *)vmki_record_at(records, number))->chain.next;
     else
-        VMKI_STORE_RELAXED(&records->made, number = records->made + 1);
+        VMKI_STORE_RELEASE(&records->made, number = records->made + 1);
     vmki_record *record = vmki_record_at(records, number);
     memset(record, 0, records->size);
     record->object = object;

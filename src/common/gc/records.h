@@ -30,12 +30,13 @@ typedef struct vmki_records {
     size_t count; /* in use; atomic: may be read without the lock */
 } vmki_records;   /* all zero: none */
 
-/* A record that was made. */
+/* A record that was made. Without the lock too. */
 static inline void *vmki_record_at(const vmki_records *records, size_t number)
 {
     size_t at = number - 1 + ((size_t)1 << VMKI_RECORDS_FIRST_SHIFT);
     unsigned top = vmki_highest_bit(at);
-    return records->chunks[top - VMKI_RECORDS_FIRST_SHIFT] + (at - ((size_t)1 << top)) * records->size;
+    const unsigned char *chunk = VMKI_LOAD_ACQUIRE(&records->chunks[top - VMKI_RECORDS_FIRST_SHIFT]);
+    return (void *)(uintptr_t)(chunk + (at - ((size_t)1 << top)) * VMKI_LOAD_RELAXED(&records->size));
 }
 
 /* See to it that one more can be taken. `size` is the same in all calls. VMK_ERR_ADDRESS_SPACE, VMK_ERR_COMMIT,
