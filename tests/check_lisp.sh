@@ -37,7 +37,8 @@ refused() {
     shift
     status=0
     "$@" >got 2>errors || status=$?
-    if [ "$status" -ne 1 ] || ! grep -q -- "$text" errors; then
+    tr -d '\r' <errors >words # Windows ends lines its own way
+    if [ "$status" -ne 1 ] || ! grep -q -- "$text" words; then
         cat errors
         bad "status $status, and not this message: $text"
     fi
