@@ -1651,7 +1651,8 @@ typedef struct vmk_gc_visitor vmk_gc_visitor;
 
 /* Show all pointers of a typed object of `size` usable bytes, by vmk_gc_visit: called while threads are stopped, by any
  * thread, several at once for different objects, for objects that were allocated and never written too (all zero). It
- * must take no lock, allocate nothing, and change nothing. */
+ * must take no lock, allocate nothing (neither from here nor from the C library or the system), and change nothing; it
+ * may have no more than 32 KiB of stack. */
 typedef void vmk_gc_trace(void *context, void *object, size_t size, vmk_gc_visitor *visitor);
 
 /* Keep alive what a pointer points to (start, inside; NULL and what is no object do nothing); or what the aligned words
@@ -1718,6 +1719,8 @@ VMK_API void vmk_gc_tracer_remove(vmk_gc *gc, vmk_gc_trace *trace, void *context
 
 /* Make the calling thread known to the collector, for all collected heaps; it must be before the thread holds objects.
  * It ends with the thread, or by _unregister. Registering counts: what is registered twice must be unregistered twice.
+ * Not to be called by what the loader calls (Windows' DllMain), which must not allocate here either: its lock is taken
+ * after the collector's.
  * VMK_ERR_COMMIT, VMK_ERR_MAPPINGS, VMK_ERR_UNSUPPORTED: no memory, or the system does not tell where the stack is.
  * Misuse: unregistering a thread that isn't registered. */
 VMK_API VMK_MUST_CHECK vmk_status vmk_gc_thread_register(void);

@@ -286,7 +286,7 @@ vmk_status vmki_os_world_init(void (*here)(vmki_os_mutator *mutator, void *sp),
     int error = pthread_key_create(&key, key_end);
     if (error != 0) {
         errno = error;
-        return error == ENOMEM ? VMK_ERR_COMMIT : VMK_ERR_UNSUPPORTED;
+        return VMK_ERR_COMMIT; /* EAGAIN: all keys are taken; without one nothing here can work */
     }
     called_here = here;
     called_at_end = at_end;
