@@ -111,7 +111,8 @@ static vmk_status place_64(vmki_heap *heap, vmki_arena *arena)
 static vmk_status place_around(vmki_heap *heap, vmki_arena *arena, bool hinted)
 {
     uint64_t base = (uintptr_t)arena->own.base, window = (uint64_t)heap->plan.window_pages << VMK_HEAP_PAGE_SHIFT;
-    uint64_t end = (uint64_t)UINTPTR_MAX - (VMKI_CHUNK_SIZE - 1); /* rounded down: the last chunk is no loss */
+    /* Of all addresses, where that can be said; a 32-bit program may get regions up to the last page but one. */
+    uint64_t end = (uint64_t)UINTPTR_MAX - (VMKI_CHUNK_SIZE - 1) + (sizeof(uintptr_t) < 8 ? VMKI_CHUNK_SIZE : 0);
     uint64_t origin = base & ~(uint64_t)(VMKI_CHUNK_SIZE - 1);
     if (!hinted) /* the next regions may lie below as well as above */
         origin = origin > window / 2 ? (origin - window / 2) & ~(uint64_t)(VMKI_CHUNK_SIZE - 1) : 0;
