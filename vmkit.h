@@ -1563,7 +1563,8 @@ enum {
 
 /* When to collect, and how much memory there may be; all zero is the default. */
 typedef struct vmk_gc_pace {
-    unsigned goal_percent; /* collect when so much of what was live after the last cycle has been allocated; 0: 100 */
+    unsigned goal_percent; /* collect when so much of what was live after the last cycle has been allocated; 0: 100, and
+                              as much again, up to 64 MiB more */
     size_t min_heap;       /* bytes; no cycle before so many have been allocated since the last; 0: 4 MiB */
     size_t soft_limit; /* bytes in use at which to collect earlier than the goal says. Never so often that collecting
                           takes more than about half of the time: then the heap grows past it. 0: none */

@@ -48,7 +48,8 @@ int main(int argc, char **argv)
         vmk_gc_pace_set(work_gc, &pace);
     }
 #endif
-    work_collect(); /* the first one starts threads */
+    run_on((size_t)1 << 17, false);
+    work_collect(); /* the first one that has something to do starts threads */
     run_on(arguments.size, strcmp(arguments.mode, "sparse") == 0);
     work_scrub();
     double paused_before = work_pauses_now().seconds, began = work_now();

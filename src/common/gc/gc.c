@@ -231,9 +231,21 @@ vmk_status vmk_gc_create(vmk_gc **result, const vmk_gc_options *given)
     return VMK_OK;
 }
 
-void vmk_gc_destroy(vmk_gc *view)
+/* Without looking into it: its memory may be gone. */
+static bool is_live(const vmk_gc *view)
 {
-    vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_destroy");
+    vmki_world_lock();
+    const vmki_gc *gc = list;
+    while (gc != NULL && gc != view)
+        gc = gc->next;
+    vmki_world_unlock();
+    return gc != NULL;
+}
+
+void vmk_gc_destroy(vmk_gc *gc)
+{
+    if (!is_live(gc))
+        vmki_misuse("vmk_gc_destroy: not a collected heap", gc);
     vmki_finalizers_fini(gc); /* its thread may still be using the heap */
     list_remove(gc);
     gc_end(gc);

@@ -2,7 +2,10 @@
  *
  * What the files of the collector share.
  *
- *   world.c      threads: registering, stopping, blocking; stacks of coroutines
+ *   world.h      threads: what they have, and how they are stopped
+ *   world.c      the world's lock; threads come and go; fork
+ *   world_stop.c stopping, going on, blocking
+ *   stack.c      what was in registers; stacks of coroutines; visiting what threads have
  *   gc.c         the life of a collected heap; its types; caches of threads; fork
  *   alloc.c      allocating: the public functions, and what every allocation runs through
  *   slab.c       slabs: taking free slots by words of bits, sweeping lazily
@@ -10,9 +13,9 @@
  *   pace.c       when to collect
  *   collect.c    the cycle, from stopping the world to the event
  *   roots.c      what the program names; visiting all roots
- *   mark.c       marking: what a word points to, scanning objects, the ring, spans by density
+ *   mark.c       marking: what a word points to, scanning objects, the ring, pages by density
  *   marker.c     the threads that mark: their stacks, stealing, and when all is marked
- *   map.c        a map from addresses to words
+ *   map.c        a map from addresses to words; records.c: records by number, and chains of them
  *   finalize.c   finalizers
  *   weak.c       links and weak references
  *   ephemeron.c  ephemerons

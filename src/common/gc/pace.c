@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
  * When to collect. The goal is a number of bytes to be allocated since the last cycle: a percentage of what was live
- * then, and no less than the least heap. A soft limit lowers it, down to what keeps collecting below about half of the
- * time: if the last cycle took longer than the program ran before it, the goal is doubled, up to what it would be
- * without the limit. So a heap whose live objects alone are over its soft limit grows past it, instead of collecting
- * for ever.
+ * then, and no less than the least heap. Without a percentage it is as much as was live, and as much again up to a
+ * bound: the smaller a heap, the more cycles cost beside the memory that fewer would take (M. Kirisame, P. Shenoy,
+ * P. Panchekha, "Optimal heap limits for reducing browser memory use", 2022, has the argument for a square root). A
+ * soft limit lowers it, down to what keeps collecting below about half of the time: if the last cycle took longer than
+ * the program ran before it, the goal is doubled, up to what it would be without the limit. So a heap whose live
+ * objects alone are over its soft limit grows past it, instead of collecting for ever.
  */
 #include "common/gc/gc.h"
 
 enum {
-    GOAL_PERCENT_DEFAULT = 100,
+    GOAL_MORE_MOST = 64 << 20, /* bytes, where no percentage is set */
     MIN_HEAP_DEFAULT = 4 << 20,
     GOAL_LEAST = 256 << 10, /* under a soft limit, whatever it says */
     BARREN_DIVISOR = 50,    /* a cycle for memory that finds less than this part of the heap has found hardly any */
@@ -19,9 +21,10 @@ enum {
 static size_t goal_of_live(const vmki_pace *pace, size_t live)
 {
     size_t least = pace->set.min_heap != 0 ? pace->set.min_heap : MIN_HEAP_DEFAULT;
-    unsigned percent = pace->set.goal_percent != 0 ? pace->set.goal_percent : GOAL_PERCENT_DEFAULT;
-    size_t hundredth = live / 100, goal;
-    if (vmki_mul_overflow(hundredth, percent, &goal))
+    size_t goal;
+    if (pace->set.goal_percent == 0)
+        goal = live + vmki_min(live, GOAL_MORE_MOST);
+    else if (vmki_mul_overflow(live / 100, pace->set.goal_percent, &goal))
         goal = SIZE_MAX / 2;
     return vmki_max(goal, least);
 }
