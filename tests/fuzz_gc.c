@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A collected heap under a fuzzer: an input is the kind of a heap and a list of calls. A shadow knows each object, what
+ * A collected heap under a fuzzer: an input is a list of calls. A shadow knows each object, what
  * it holds and to which one it refers; now and then the heap is collected, and what can be reached compared.
  */
 #include <string.h>
@@ -190,9 +190,8 @@ static bool begin(world *w)
 {
     static const size_t pointers[] = {1};
     const vmk_gc_layout layout = {.size = 4 * sizeof(void *), .pointers = pointers};
-    unsigned kind = fuzz_byte(&w->in);
     vmk_heap_options below = {.window = (size_t)32 << 20, .layout = VMK_LAYOUT_64};
-    vmk_gc_options options = {.flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC | ((kind & 1) != 0 ? VMK_GC_PAST_END : 0),
+    vmk_gc_options options = {.flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC,
                               .markers = 1,
                               .heap = &below,
                               .pace = {.min_heap = (size_t)1 << 30}}; /* the shadow says when */
