@@ -61,7 +61,8 @@ static void free_large_twice(void)
 
 static void free_inside(void)
 {
-    vmk_gc_free(gc, (char *)some(100) + 16);
+    char *object = some(100);
+    vmk_gc_free(gc, object + 16);
 }
 
 static void free_foreign(void)
@@ -87,12 +88,14 @@ static void free_other(void)
 
 static void size_of_none(void)
 {
-    (void)vmk_gc_usable_size(gc, (char *)some(100) + 1);
+    char *object = some(100);
+    (void)vmk_gc_usable_size(gc, object + 1);
 }
 
 static void realloc_inside(void)
 {
-    (void)vmk_gc_realloc(gc, (char *)some(100) + 1, 10);
+    char *object = some(100);
+    (void)vmk_gc_realloc(gc, object + 1, 10);
 }
 
 static void realloc_part(void)
@@ -106,12 +109,14 @@ static void realloc_part(void)
 
 static void pin_none(void)
 {
-    VMKI_IGNORE(vmk_gc_pin(gc, (char *)some(100) + 16));
+    char *object = some(100);
+    VMKI_IGNORE(vmk_gc_pin(gc, object + 16));
 }
 
 static void unpin_unpinned(void)
 {
-    vmk_gc_unpin(gc, some(100));
+    void *object = some(100);
+    vmk_gc_unpin(gc, object);
 }
 
 static void remove_unknown(void)
@@ -203,7 +208,8 @@ static void finalize(void *context, void *object)
 
 static void finalizer_inside(void)
 {
-    VMKI_IGNORE(vmk_gc_finalizer_set(gc, (char *)some(100) + 16, finalize, NULL, 0));
+    char *object = some(100);
+    VMKI_IGNORE(vmk_gc_finalizer_set(gc, object + 16, finalize, NULL, 0));
 }
 
 static void weak_to_none(void)
