@@ -248,6 +248,24 @@ START_TEST(reallocating_keeps_contents)
 }
 END_TEST
 
+/* A cycle at each allocation, and nobody but the call has the old object. */
+START_TEST(reallocating_holds_what_it_copies)
+{
+    vmk_gc_options options = {.flags = VMK_GC_STRESS};
+    vmk_gc *gc = make_exact(&options);
+    unsigned char *object = vmk_gc_alloc(gc, 16);
+    object[0] = 7;
+    for (size_t size = 17; size < 100 * KIB; size += size) {
+        object = vmk_gc_realloc(gc, object, size);
+        MUST(object != NULL && object[0] == 7);
+        MUST(vmk_gc_usable_size(gc, object) >= size);
+    }
+    vmk_gc_collect(gc);
+    ck_assert_uint_eq(live_objects(gc), 0); /* nothing was left pinned */
+    end(gc);
+}
+END_TEST
+
 /* --- pace and limits ---------------------------------------------------------------------------------------------- */
 
 START_TEST(garbage_is_collected_by_itself)
@@ -511,6 +529,7 @@ static Suite *gc_suite(void)
     tcase_add_test(tcase, a_chain_lives_as_long_as_its_root);
     tcase_add_test(tcase, what_is_freed_by_hand_is_used_again);
     tcase_add_test(tcase, reallocating_keeps_contents);
+    tcase_add_test(tcase, reallocating_holds_what_it_copies);
     tcase_add_test(tcase, garbage_is_collected_by_itself);
     tcase_add_test(tcase, disabled_means_never);
     tcase_add_test(tcase, the_hard_limit_holds);

@@ -107,6 +107,16 @@ static void realloc_part(void)
     (void)vmk_gc_realloc(gc, vmk_gc_alloc_typed(gc, type, 1), 400 * sizeof(void *));
 }
 
+static void realloc_part_in_place(void)
+{
+    make(0);
+    vmk_gc_type *type;
+    if (vmk_gc_type_create(gc, &(vmk_gc_layout){.size = 3 * sizeof(void *)}, &type) != VMK_OK)
+        exit(SUPPORT_UNREADY);
+    void *object = vmk_gc_alloc_typed(gc, type, 1);
+    (void)vmk_gc_realloc(gc, object, vmk_gc_usable_size(gc, object));
+}
+
 static void pin_none(void)
 {
     char *object = some(100);
@@ -248,6 +258,7 @@ static const struct crime {
     {"size-of-none", size_of_none, "vmkit: vmk_gc_usable_size: not an object of this heap: 0x"},
     {"realloc-inside", realloc_inside, "vmkit: vmk_gc_realloc: not an object of this heap: 0x"},
     {"realloc-part", realloc_part, "vmkit: vmk_gc_realloc: not whole elements of the type: 0x"},
+    {"realloc-part-in-place", realloc_part_in_place, "vmkit: vmk_gc_realloc: not whole elements of the type: 0x"},
     {"pin-none", pin_none, "vmkit: vmk_gc_pin: not an object: 0x"},
     {"unpin-unpinned", unpin_unpinned, "vmkit: vmk_gc_unpin: not pinned: 0x"},
     {"remove-unknown", remove_unknown, "vmkit: vmk_gc_roots_remove: not a root: 0x"},

@@ -149,7 +149,7 @@ void vmki_os_yield(void);
 vmk_status vmki_os_self_init(void (*at_end)(void *self));
 void vmki_os_self_set(void *self);
 
-/* Something that one thread waits for: all zero is not signalled, and needs no end. A signal stays until it is reset,
+/* Something that threads wait for: all zero is not signalled, and needs no end. A signal stays until it is reset,
  * and wakes who waits. Wait returns whether it was signalled; false after at most `nanoseconds`, or a little earlier.
  */
 typedef struct vmki_os_event {

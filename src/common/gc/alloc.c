@@ -181,12 +181,9 @@ static uintptr_t object_find(vmki_gc *gc, uintptr_t address, uint8_t *code)
  * been given their addresses. */
 static uintptr_t object_look(vmki_gc *gc, const void *address, uint8_t *code)
 {
-    vmki_mutator *mutator = vmki_mutator_self();
-    if (mutator != NULL)
-        vmki_mutator_enter(mutator);
+    vmki_gc_enter();
     uintptr_t base = object_find(gc, (uintptr_t)address, code);
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
+    vmki_gc_leave();
     return base;
 }
 
@@ -217,10 +214,10 @@ size_t vmk_gc_usable_size(vmk_gc *view, const void *object)
 /* --- freeing ------------------------------------------------------------------------------------------------------ */
 
 /* What was noted of an object that goes by hand. */
-static void notes_drop(vmki_gc *gc, uintptr_t object, size_t size)
+static void notes_drop(vmki_gc *gc, uintptr_t object)
 {
     vmki_finalizer_drop(gc, object);
-    vmki_links_drop(gc, object, size);
+    vmki_links_drop(gc, object);
     vmki_ephemerons_drop(gc, object);
     vmki_pin_drop(gc, object);
     if ((gc->flags & VMK_GC_SITES) != 0)
@@ -259,13 +256,10 @@ void vmk_gc_free(vmk_gc *view, void *object)
         return;
     uint8_t code = vmki_gc_object_require(gc, object, crime);
     size_t size = vmki_gc_size(gc, (uintptr_t)object, code);
-    notes_drop(gc, (uintptr_t)object, size);
-    vmki_mutator *mutator = vmki_mutator_self();
-    if (mutator != NULL)
-        vmki_mutator_enter(mutator);
+    notes_drop(gc, (uintptr_t)object);
+    vmki_gc_enter();
     bool freed = object_free(gc, (uintptr_t)object, code);
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
+    vmki_gc_leave();
     if (!freed)
         vmki_misuse(crime, object);
     VMKI_FETCH_ADD(&gc->freed_by_hand, size);
@@ -280,6 +274,22 @@ static bool size_fits(const vmki_gc_code *code, size_t usable, size_t size)
     return size <= VMK_OBJECT_SMALL_MAX && size_class_of(size) == code->size_class;
 }
 
+/* Into another object. Allocating is a safe point: where stacks keep nothing alive, the old object must be held over
+ * it. */
+static void *object_move(vmki_gc *gc, void *object, size_t usable, vmk_gc_type *type, unsigned kind, size_t size,
+                         const void *site)
+{
+    bool holds = (gc->flags & VMK_GC_NO_STACKS) != 0;
+    if (holds && vmk_gc_pin(gc, object) != VMK_OK)
+        return NULL;
+    void *moved = type != NULL ? object_of_type(gc, type, size, site) : object_of_kind(gc, kind, size, site);
+    if (moved != NULL)
+        memcpy(moved, object, vmki_min(usable, size));
+    if (holds)
+        vmk_gc_unpin(gc, object);
+    return moved;
+}
+
 void *vmk_gc_realloc(vmk_gc *view, void *object, size_t size)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_realloc");
@@ -289,15 +299,11 @@ void *vmk_gc_realloc(vmk_gc *view, void *object, size_t size)
     uint8_t number = vmki_gc_object_require(gc, object, "vmk_gc_realloc: not an object of this heap");
     const vmki_gc_code *code = &vmki_gc_codes[number];
     size_t usable = vmki_gc_size(gc, (uintptr_t)object, number);
-    if (size_fits(code, usable, size)) {
-        memset((unsigned char *)object + size, 0, usable - size); /* it may grow again */
-        return object;
-    }
     vmk_gc_type *type = gc->bins[vmki_gc_slab_of(gc, (uintptr_t)object)->bin].type;
     if (type != NULL && size % (type->words * sizeof(void *)) != 0)
         vmki_misuse("vmk_gc_realloc: not whole elements of the type", object);
-    void *moved = type != NULL ? object_of_type(gc, type, size, site) : object_of_kind(gc, code->kind, size, site);
-    if (moved != NULL)
-        memcpy(moved, object, vmki_min(usable, size));
-    return moved;
+    if (!size_fits(code, usable, size))
+        return object_move(gc, object, usable, type, code->kind, size, site);
+    memset((unsigned char *)object + size, 0, usable - size); /* it may grow again */
+    return object;
 }

@@ -114,20 +114,13 @@ vmk_gc_ephemeron *vmk_gc_ephemeron_new(vmk_gc *view, void *key, void *value)
 static void *pair_get(vmki_gc *gc, const vmk_gc_ephemeron *ephemeron, size_t offset)
 {
     void *volatile object = NULL;
-    vmki_mutator *mutator = vmki_mutator_self();
-    if (mutator != NULL)
-        vmki_mutator_enter(mutator);
-    else
-        vmki_world_lock();
+    vmki_gc_read_begin();
     size_t number = number_of(&gc->ephemerons, (uintptr_t)ephemeron);
     if (number != 0) {
         const unsigned char *p = vmki_record_at(&gc->ephemerons.records, number);
         object = (void *)VMKI_LOAD_RELAXED((const uintptr_t *)(const void *)(p + offset));
     }
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
-    else
-        vmki_world_unlock();
+    vmki_gc_read_end();
     return object;
 }
 

@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "common/vm/vm.h"
+
 #define BLOCK_SIZE ((size_t)16 << 10)
 
 #define FLAGS_ALL ((VMK_GC_VERIFY << 1) - 1)
@@ -16,11 +18,6 @@
 static vmki_gc *list; /* under the world's lock, as the next */
 static bool numbers[VMKI_GCS_MAX];
 static bool codes_ready;
-
-vmki_gc *vmki_gc_list(void)
-{
-    return list;
-}
 
 VMKI_COLD vmki_gc *vmki_gc_require(vmk_gc *gc, const char *crime)
 {
@@ -338,12 +335,8 @@ unsigned vmki_gc_bin_of_type(vmki_gc *gc, vmk_gc_type *type, unsigned size_class
 static bool block_make(vmki_gc *gc)
 {
     vmk_region region;
-    if (vmk_reserve(&region, vmki_ceil(BLOCK_SIZE, vmk_page_size()), NULL) != VMK_OK)
+    if (vmki_region_get(&region, BLOCK_SIZE) != VMK_OK)
         return false;
-    if (vmk_commit(&region, 0, region.size) != VMK_OK) {
-        vmk_release(&region);
-        return false;
-    }
     vmki_gc_block *block = (vmki_gc_block *)(void *)region.base;
     block->region = region;
     block->next = gc->blocks;

@@ -285,21 +285,50 @@ vmki_gc *vmki_gc_require(vmk_gc *gc, const char *crime);
          ? (gc)                                                                                                        \
          : vmki_gc_require((gc), function ": not a collected heap"))
 
-/* A thread that has a lock of a collected heap's is inside, if it is known: so that nobody who stands still has one. */
-static inline void vmki_gc_acquire(vmki_os_lock *lock)
+/* The calling thread is inside from now on, if it is registered; and no longer. */
+static inline void vmki_gc_enter(void)
 {
     vmki_mutator *mutator = vmki_mutator_self();
     if (mutator != NULL)
         vmki_mutator_enter(mutator);
+}
+
+static inline void vmki_gc_leave(void)
+{
+    vmki_mutator *mutator = vmki_mutator_self();
+    if (mutator != NULL)
+        vmki_mutator_leave(mutator);
+}
+
+/* A thread that has a lock of a collected heap's is inside, if it is registered: so nobody who stands still has one. */
+static inline void vmki_gc_acquire(vmki_os_lock *lock)
+{
+    vmki_gc_enter();
     vmki_os_lock_acquire(lock);
 }
 
 static inline void vmki_gc_release(vmki_os_lock *lock)
 {
-    vmki_mutator *mutator = vmki_mutator_self();
     vmki_os_lock_release(lock);
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
+    vmki_gc_leave();
+}
+
+/* Between these two no cycle comes, whoever the calling thread is: so a hidden address can be turned into one in plain
+ * sight (in memory of the stack). */
+static inline void vmki_gc_read_begin(void)
+{
+    if (vmki_mutator_self() != NULL)
+        vmki_gc_enter();
+    else
+        vmki_world_lock();
+}
+
+static inline void vmki_gc_read_end(void)
+{
+    if (vmki_mutator_self() != NULL)
+        vmki_gc_leave();
+    else
+        vmki_world_unlock();
 }
 
 /* The heap's own lock, that way. */
@@ -312,9 +341,6 @@ static inline void vmki_gc_unlock(vmki_gc *gc)
 {
     vmki_gc_release(&gc->lock);
 }
-
-/* The first of all collected heaps; under the world's lock. */
-vmki_gc *vmki_gc_list(void);
 
 /* The thread's cache of this heap, made if there is none; its run of a bin is ready. NULL: no memory. The thread is
  * registered, and not inside. */
@@ -487,7 +513,7 @@ void vmki_finalizers_forget(vmki_gc *gc);
 /* Links of one kind to what is not marked become 0; LONG: links in objects that are not marked are forgotten too.
  * Answers how many. */
 size_t vmki_links_clear(vmki_gc *gc, vmk_gc_weak_kind kind);
-void vmki_links_drop(vmki_gc *gc, uintptr_t object, size_t size); /* by hand: of it, and in it */
+void vmki_links_drop(vmki_gc *gc, uintptr_t object); /* by hand: of it, and in it */
 void vmki_links_fini(vmki_gc *gc);
 
 /* Mark the values of those that are reached and whose keys are, until there are no more. Drains. */

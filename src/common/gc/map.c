@@ -6,6 +6,7 @@
 #include "common/gc/map.h"
 
 #include "common/base/check.h"
+#include "common/vm/vm.h"
 
 /* Addresses have their differences in the lower middle: a multiplication carries them up to the bits that are used.
  * D. Knuth, The Art of Computer Programming, volume 3, 6.4. */
@@ -53,14 +54,9 @@ uintptr_t *vmki_map_find(const vmki_map *map, uintptr_t key)
 static vmk_status map_grow(vmki_map *map, size_t capacity)
 {
     vmki_map grown = {.capacity = capacity, .count = map->count};
-    vmk_status status = vmk_reserve(&grown.region, capacity * sizeof(vmki_map_entry), NULL);
+    vmk_status status = vmki_region_get(&grown.region, capacity * sizeof(vmki_map_entry));
     if (status != VMK_OK)
         return status;
-    status = vmk_commit(&grown.region, 0, grown.region.size);
-    if (status != VMK_OK) {
-        vmk_release(&grown.region);
-        return status;
-    }
     grown.entries = (vmki_map_entry *)(void *)grown.region.base;
     for (size_t i = 0; i < map->capacity; i++)
         if (map->entries[i].key != 0)

@@ -183,7 +183,8 @@ bool vmki_marker_poll(vmki_marker *m)
     return change || m->helped;
 }
 
-/* The contents of a mailbox that is ours now. */
+/* The contents of a mailbox that is ours now. There is room: a stack begins with more than a mailbox holds, and where
+ * there are several markers, each has one. */
 static void mail_open(vmki_marker *m, vmki_marker *from)
 {
     size_t count = from->mail_count;
@@ -296,17 +297,12 @@ static bool crew_make(vmki_gc *gc)
     if (count == 0)
         count = (unsigned)vmki_min(vmki_os_processors(), MARKERS_USUAL);
     count = (unsigned)vmki_min(count, VMKI_MARKERS_MAX);
-    size_t head = vmki_ceil(sizeof(vmki_crew), sizeof(vmki_marker));
-    size_t size = vmki_ceil(head + count * sizeof(vmki_marker), vmk_page_size());
+    size_t head = vmki_ceil(sizeof(vmki_crew), VMKI_LINE);
     vmki_marking *marking = &gc->marking;
-    if (vmk_reserve(&marking->region, size, NULL) != VMK_OK)
+    if (vmki_region_get(&marking->region, head + count * sizeof(vmki_marker)) != VMK_OK)
         return false;
-    if (vmk_commit(&marking->region, 0, size) != VMK_OK) {
-        vmk_release(&marking->region);
-        return false;
-    }
     vmki_crew *crew = marking->crew = (vmki_crew *)(void *)marking->region.base;
-    crew->markers = (vmki_marker *)(void *)(marking->region.base + vmki_ceil(sizeof *crew, VMKI_LINE));
+    crew->markers = (vmki_marker *)(void *)(marking->region.base + head);
     crew->count = count;
     for (unsigned i = 0; i < count; i++) {
         crew->markers[i].gc = gc;
@@ -320,7 +316,7 @@ static bool crew_make(vmki_gc *gc)
  * reserves might look up a function of the system's first. */
 static bool stack_ready(vmki_marker *m)
 {
-    return m->region.base != NULL || vmki_marker_grow(m);
+    return m->room != 0 || vmki_marker_grow(m);
 }
 
 static void threads_start(vmki_crew *crew)
@@ -347,8 +343,7 @@ void vmki_markers_prepare(vmki_gc *gc)
     vmki_os_error error = vmki_os_error_get();
     if (gc->marking.crew != NULL || crew_make(gc)) {
         vmki_crew *crew = gc->marking.crew;
-        (void)stack_ready(&crew->markers[0]);
-        if (threads_worth(gc))
+        if (stack_ready(&crew->markers[0]) && threads_worth(gc)) /* who takes work of others needs room for it */
             threads_start(crew);
     }
     vmki_os_error_set(error);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/vm/vm.h"
 
 enum { HEAD_SIZE = (sizeof(vmk_region) + 63) / 64 * 64 };
 
@@ -18,16 +19,11 @@ static vmk_status chunk_make(vmki_records *records, unsigned chunk)
         vmki_mul_overflow(records->size, (size_t)1 << (chunk + VMKI_RECORDS_FIRST_SHIFT), &size) ||
         vmki_add_overflow(size, HEAD_SIZE, &size))
         return VMK_ERR_ADDRESS_SPACE;
-    vmk_status status = vmk_reserve(&region, size, NULL);
+    vmk_status status = vmki_region_get(&region, size);
     if (status == VMK_ERR_ARGUMENT)
         return VMK_ERR_ADDRESS_SPACE; /* rounded up it is too large */
     if (status != VMK_OK)
         return status;
-    status = vmk_commit(&region, 0, region.size);
-    if (status != VMK_OK) {
-        vmk_release(&region);
-        return status;
-    }
     memcpy(region.base, &region, sizeof region);
     VMKI_STORE_RELEASE(&records->chunks[chunk], region.base + HEAD_SIZE);
     return VMK_OK;

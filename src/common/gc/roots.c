@@ -26,24 +26,6 @@ static named *named_at(const vmki_roots *roots, size_t index)
     return vmk_table_at(&roots->table, 0, index);
 }
 
-/* --- the lock: who has it isn't stopped --------------------------------------------------------------------------- */
-
-static vmki_mutator *roots_lock(vmki_gc *gc)
-{
-    vmki_mutator *self = vmki_mutator_self();
-    if (self != NULL)
-        vmki_mutator_enter(self);
-    vmki_os_lock_acquire(&gc->roots.lock);
-    return self;
-}
-
-static void roots_unlock(vmki_gc *gc, vmki_mutator *self)
-{
-    vmki_os_lock_release(&gc->roots.lock);
-    if (self != NULL)
-        vmki_mutator_leave(self);
-}
-
 /* --- records ------------------------------------------------------------------------------------------------------ */
 
 /* A free record. Under the lock, as all here. */
@@ -136,9 +118,9 @@ static vmk_status add(vmki_gc *gc, vmk_gc_root kind, const void *base, size_t si
     if (base == NULL || size == 0 || !vmki_is_aligned((uintptr_t)base, sizeof(void *)) ||
         vmki_add_overflow((uintptr_t)base, size, &end))
         return VMK_ERR_ARGUMENT;
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     vmk_status status = memory_add(&gc->roots, kind, base, vmki_floor(size, sizeof(void *)));
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     return status;
 }
 
@@ -159,9 +141,9 @@ vmk_status vmk_gc_slots_add(vmk_gc *gc, void *const *slots, size_t count)
 void vmk_gc_roots_remove(vmk_gc *view, const void *base)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_roots_remove");
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     bool removed = base != NULL && memory_remove(&gc->roots, base);
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     if (!removed)
         vmki_misuse("vmk_gc_roots_remove: not a root", base);
 }
@@ -169,18 +151,18 @@ void vmk_gc_roots_remove(vmk_gc *view, const void *base)
 vmk_status vmk_gc_tracer_add(vmk_gc *view, vmk_gc_trace *trace, void *context)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_tracer_add");
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     vmk_status status = tracer_add(&gc->roots, trace, context);
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     return status;
 }
 
 void vmk_gc_tracer_remove(vmk_gc *view, vmk_gc_trace *trace, void *context)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_tracer_remove");
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     bool removed = tracer_remove(&gc->roots, trace, context);
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     if (!removed)
         vmki_misuse("vmk_gc_tracer_remove: not added", context);
 }
@@ -190,23 +172,23 @@ vmk_status vmk_gc_pin(vmk_gc *view, void *object)
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_pin");
     (void)vmki_gc_object_require(gc, object, "vmk_gc_pin: not an object");
     uintptr_t *times;
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     vmk_status status = vmki_map_add(&gc->roots.pins, (uintptr_t)object, &times);
     if (status == VMK_OK)
         ++*times;
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     return status;
 }
 
 void vmk_gc_unpin(vmk_gc *view, void *object)
 {
     vmki_gc *gc = VMKI_GC_REQUIRE(view, "vmk_gc_unpin");
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     uintptr_t *times = object != NULL ? vmki_map_find(&gc->roots.pins, (uintptr_t)object) : NULL;
     bool pinned = times != NULL;
     if (pinned && --*times == 0)
         (void)vmki_map_remove(&gc->roots.pins, (uintptr_t)object);
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
     if (!pinned)
         vmki_misuse("vmk_gc_unpin: not pinned", object);
 }
@@ -215,9 +197,9 @@ void vmki_pin_drop(vmki_gc *gc, uintptr_t object)
 {
     if (VMKI_LOAD_RELAXED(&gc->roots.pins.count) == 0)
         return;
-    vmki_mutator *self = roots_lock(gc);
+    vmki_gc_acquire(&gc->roots.lock);
     (void)vmki_map_remove(&gc->roots.pins, object);
-    roots_unlock(gc, self);
+    vmki_gc_release(&gc->roots.lock);
 }
 
 /* --- all of them -------------------------------------------------------------------------------------------------- */

@@ -191,17 +191,12 @@ static bool sweep_some(vmki_gc *gc, size_t most, size_t *pages)
 
 size_t vmki_gc_slabs_sweep(vmki_gc *gc, size_t pages)
 {
-    vmki_mutator *mutator = vmki_mutator_self();
     size_t found = 0;
     bool more = VMKI_LOAD_RELAXED(&gc->sweep_next) < VMKI_LOAD_RELAXED(&gc->sweep_limit);
     while (more && found < pages) {
-        if (mutator != NULL)
-            vmki_mutator_enter(mutator);
-        vmki_os_lock_acquire(&gc->lock);
+        vmki_gc_lock(gc);
         more = sweep_some(gc, SWEEP_BATCH, &found);
-        vmki_os_lock_release(&gc->lock);
-        if (mutator != NULL)
-            vmki_mutator_leave(mutator);
+        vmki_gc_unlock(gc);
     }
     return found;
 }

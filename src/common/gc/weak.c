@@ -142,18 +142,11 @@ bool vmk_gc_link_remove(vmk_gc *view, uintptr_t *at)
 static void *link_get(const uintptr_t *at)
 {
     void *volatile object = NULL; /* in memory, in plain sight, before anything may stop the thread */
-    vmki_mutator *mutator = vmki_mutator_self();
-    if (mutator != NULL)
-        vmki_mutator_enter(mutator);
-    else
-        vmki_world_lock();
+    vmki_gc_read_begin();
     uintptr_t word = VMKI_LOAD_RELAXED(at);
     if (word != 0)
         object = (void *)turned(word);
-    if (mutator != NULL)
-        vmki_mutator_leave(mutator);
-    else
-        vmki_world_unlock();
+    vmki_gc_read_end();
     return object;
 }
 
@@ -219,11 +212,10 @@ size_t vmki_links_clear(vmki_gc *gc, vmk_gc_weak_kind kind)
     return cleared;
 }
 
-void vmki_links_drop(vmki_gc *gc, uintptr_t object, size_t size)
+void vmki_links_drop(vmki_gc *gc, uintptr_t object)
 {
     vmki_links *links = &gc->links;
     size_t number;
-    (void)size;
     if (vmki_records_count(&links->records) == 0)
         return;
     vmki_gc_acquire(&links->lock);

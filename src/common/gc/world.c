@@ -14,6 +14,7 @@
 #include "common/base/check.h"
 #include "common/gc/mutator.h"
 #include "common/heap/heap.h"
+#include "common/vm/vm.h"
 
 #define BLOCK_SIZE ((size_t)64 << 10)
 
@@ -106,14 +107,9 @@ size_t vmki_world_count(void)
 static vmk_status pool_more(vmki_pool *pool)
 {
     vmk_region region; /* forgotten */
-    vmk_status status = vmk_reserve(&region, BLOCK_SIZE, NULL);
+    vmk_status status = vmki_region_get(&region, BLOCK_SIZE);
     if (status != VMK_OK)
         return status;
-    status = vmk_commit(&region, 0, region.size);
-    if (status != VMK_OK) {
-        vmk_release(&region);
-        return status;
-    }
     pool->fresh = region.base;
     pool->left = region.size;
     return VMK_OK;

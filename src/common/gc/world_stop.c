@@ -201,6 +201,18 @@ static bool vm_lock_again(unsigned waits)
     return false;
 }
 
+/* Wait for news of those that are missing, `count` now. True: there was none for so long that they have been
+ * interrupted again; *waits: how often that was so since there were fewer of them. */
+static bool nothing_new(const vmki_mutator *self, size_t count, size_t *before, unsigned *waits)
+{
+    if (vmki_os_event_wait(&vmki_the_world.arrived, REPEAT))
+        return false;
+    *waits = count < *before ? 0 : *waits + 1;
+    *before = count;
+    interrupt_all(self, *waits);
+    return true;
+}
+
 /* Wait until all that were asked stand, or are told. The vm lock is held, and released. False: they don't. */
 static bool all_are_told(const vmki_mutator *self, unsigned patience)
 {
@@ -212,12 +224,7 @@ static bool all_are_told(const vmki_mutator *self, unsigned patience)
             vmki_vm_unlock();
             return true;
         }
-        if (vmki_os_event_wait(&vmki_the_world.arrived, REPEAT))
-            continue;
-        waits = count < before ? 0 : waits + 1;
-        before = count;
-        interrupt_all(self, waits);
-        if (!vm_lock_again(waits))
+        if (nothing_new(self, count, &before, &waits) && !vm_lock_again(waits))
             return false;
     }
     vmki_vm_unlock();
@@ -233,11 +240,7 @@ static bool all_come(const vmki_mutator *self, unsigned patience)
         size_t count = VMKI_LOAD(&vmki_the_world.missing);
         if (count == 0)
             return true;
-        if (vmki_os_event_wait(&vmki_the_world.arrived, REPEAT))
-            continue;
-        waits = count < before ? 0 : waits + 1;
-        before = count;
-        interrupt_all(self, waits);
+        (void)nothing_new(self, count, &before, &waits);
     }
     return false;
 }

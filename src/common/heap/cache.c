@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/vm/vm.h"
 
 #define BLOCK_SIZE ((size_t)64 << 10)
 #define CACHE_PAGES ((sizeof(vmk_cache) + VMK_HEAP_PAGE_SIZE - 1) >> VMK_HEAP_PAGE_SHIFT)
@@ -34,14 +35,9 @@ static struct registry {
 static vmk_status threads_more(void)
 {
     vmk_region region; /* forgotten */
-    vmk_status status = vmk_reserve(&region, BLOCK_SIZE, NULL);
+    vmk_status status = vmki_region_get(&region, BLOCK_SIZE);
     if (status != VMK_OK)
         return status;
-    status = vmk_commit(&region, 0, region.size);
-    if (status != VMK_OK) {
-        vmk_release(&region);
-        return status;
-    }
     registry.fresh = (vmki_thread *)(void *)region.base;
     registry.fresh_count = region.size / sizeof(vmki_thread);
     return VMK_OK;

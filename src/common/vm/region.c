@@ -466,6 +466,20 @@ vmk_status vmk_decommit(vmk_region *region, size_t offset, size_t size)
     return status;
 }
 
+vmk_status vmki_region_get(vmk_region *region, size_t size)
+{
+    vmk_region got;
+    vmk_status status = vmk_reserve(&got, size, NULL);
+    if (status != VMK_OK)
+        return status;
+    status = vmk_commit(&got, 0, got.size);
+    if (status == VMK_OK)
+        *region = got;
+    else
+        vmk_release(&got);
+    return status;
+}
+
 /* --- what leaves pages committed -------------------------------------------------------------------------------- */
 
 /* The next committed run of [*from, limit), taken under the lock; the range is the caller's to keep still. */

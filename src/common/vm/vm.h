@@ -13,6 +13,10 @@
 #include "common/base/align.h"
 #include "common/base/os.h"
 
+/* Reserve and commit a region as a whole, for what the library keeps for itself: `size` is rounded up as vmk_reserve
+ * does, and *region is written on success alone. Errors as of those two. */
+vmk_status vmki_region_get(vmk_region *region, size_t size);
+
 /* Take and release the vm lock. Prepares the module, and its part in fork, at first use. */
 void vmki_vm_lock(void);
 void vmki_vm_unlock(void);
