@@ -89,6 +89,14 @@ void support_crime(const char *name, const char *message)
     ck_assert_msg(message == NULL || strstr(output, message) != NULL, "%s: %s", name, output);
 }
 
+int support_commit(int argc, char **argv, const support_crimes *crimes, size_t count)
+{
+    for (size_t i = 0; argc >= 1 && i < count; i++)
+        if (strcmp(argv[0], crimes[i].name) == 0)
+            crimes[i].commit();
+    return SUPPORT_SURVIVED;
+}
+
 int support_main(int argc, char **argv, Suite *suite, support_child *child)
 {
     SRunner *runner = srunner_create(suite);
@@ -105,4 +113,32 @@ int support_main(int argc, char **argv, Suite *suite, support_child *child)
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed != 0;
+}
+
+/* --- suites of crimes --------------------------------------------------------------------------------------------- */
+
+static const support_crimes *all_crimes;
+static size_t crime_count;
+
+static int commit_one(int argc, char **argv)
+{
+    return support_commit(argc, argv, all_crimes, crime_count);
+}
+
+START_TEST(misuse_ends_the_program_and_says_why)
+{
+    support_crime(all_crimes[_i].name, all_crimes[_i].message);
+}
+END_TEST
+
+int support_deaths(int argc, char **argv, const char *name, const support_crimes *crimes, size_t count)
+{
+    Suite *suite = suite_create(name);
+    TCase *tests = tcase_create(name);
+    all_crimes = crimes;
+    crime_count = count;
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, misuse_ends_the_program_and_says_why, 0, (int)count);
+    suite_add_tcase(suite, tests);
+    return support_main(argc, argv, suite, commit_one);
 }

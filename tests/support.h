@@ -86,6 +86,18 @@ void *support_library_open(const char *path);
 support_symbol *support_library_symbol(void *library, const char *name);
 void support_library_close(void *library);
 
+/* ThreadSanitizer lets no forked child of a process with threads start any. */
+#if defined(__SANITIZE_THREAD__)
+#define SUPPORT_CHILD_HAS_THREADS false
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SUPPORT_CHILD_HAS_THREADS false
+#endif
+#endif
+#if !defined(SUPPORT_CHILD_HAS_THREADS)
+#define SUPPORT_CHILD_HAS_THREADS true
+#endif
+
 /* Run this test executable again with these arguments (NULL-terminated), as a child process: what it printed to both
  * streams (cut to size - 1 bytes), and how it ended. */
 typedef struct support_end {
@@ -99,5 +111,16 @@ support_end support_run_self(const char *const *arguments, char *output, size_t 
  * that far SUPPORT_UNREADY. */
 enum { SUPPORT_SURVIVED = 77, SUPPORT_UNREADY = 9 };
 void support_crime(const char *name, const char *message);
+
+/* A table of them. support_commit is what a support_child does with it; support_deaths is main() of a suite that is
+ * nothing but such a table. */
+typedef struct support_crimes {
+    const char *name;
+    void (*commit)(void);
+    const char *message;
+} support_crimes;
+
+int support_commit(int argc, char **argv, const support_crimes *crimes, size_t count);
+int support_deaths(int argc, char **argv, const char *suite, const support_crimes *crimes, size_t count);
 
 #endif

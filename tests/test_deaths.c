@@ -311,11 +311,7 @@ static void touch_past_what_is_ready(void)
     *(volatile uint64_t *)vmk_table_at(&table, 0, guard) = 1;
 }
 
-static const struct crime {
-    const char *name;
-    void (*commit)(void);
-    const char *message; /* NULL: a fault, which leaves none */
-} crimes[] = {
+static const support_crimes crimes[] = {
     {"release-twice", release_twice, "vmkit: vmk_release: region was released before: 0x"},
     {"release-none", release_what_is_no_region, "vmkit: vmk_release: not a region: 0x"},
     {"commit-released", commit_after_release, "vmkit: vmk_commit: region was released before: 0x"},
@@ -401,10 +397,7 @@ static int child(int argc, char **argv)
         vmk_set_misuse_hook(print_and_return, (void *)(uintptr_t) "context");
     if (argc >= 1 && strcmp(argv[0], "escape") == 0)
         return escape_and_go_on();
-    for (int i = 0; argc >= 1 && i < CRIMES; i++)
-        if (strcmp(argv[0], crimes[i].name) == 0)
-            crimes[i].commit();
-    return SUPPORT_SURVIVED;
+    return support_commit(argc, argv, crimes, CRIMES);
 }
 
 START_TEST(misuse_ends_the_program_and_says_why)

@@ -3,7 +3,6 @@
  * Misuse of collected heaps: each ends the program and says why. See test_deaths.c.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/gc/gc.h"
 #include "support.h"
@@ -241,11 +240,7 @@ static void ephemeron_of_none(void)
     (void)vmk_gc_ephemeron_new(gc, &gc, NULL);
 }
 
-static const struct crime {
-    const char *name;
-    void (*commit)(void);
-    const char *message;
-} crimes[] = {
+static const support_crimes crimes[] = {
     {"destroy-twice", destroy_twice, "vmkit: vmk_gc_destroy: not a collected heap: 0x"},
     {"collect-none", collect_none, "vmkit: vmk_gc_collect: not a collected heap: 0x"},
     {"alloc-null", alloc_null, "vmkit: vmk_gc_alloc: not a collected heap: "},
@@ -276,28 +271,8 @@ static const struct crime {
     {"link-to-none", link_to_none, "vmkit: vmk_gc_link_add: not an object of this heap: 0x"},
     {"ephemeron-of-none", ephemeron_of_none, "vmkit: vmk_gc_ephemeron_new: the key is not an object of this heap: 0x"},
 };
-enum { CRIMES = sizeof crimes / sizeof crimes[0] };
-
-static int child(int argc, char **argv)
-{
-    for (int i = 0; argc >= 1 && i < CRIMES; i++)
-        if (strcmp(argv[0], crimes[i].name) == 0)
-            crimes[i].commit();
-    return SUPPORT_SURVIVED;
-}
-
-START_TEST(misuse_ends_the_program_and_says_why)
-{
-    support_crime(crimes[_i].name, crimes[_i].message);
-}
-END_TEST
 
 int main(int argc, char **argv)
 {
-    Suite *suite = suite_create("gc_deaths");
-    TCase *tests = tcase_create("gc_deaths");
-    tcase_set_timeout(tests, 120);
-    tcase_add_loop_test(tests, misuse_ends_the_program_and_says_why, 0, CRIMES);
-    suite_add_tcase(suite, tests);
-    return support_main(argc, argv, suite, child);
+    return support_deaths(argc, argv, "gc_deaths", crimes, sizeof crimes / sizeof crimes[0]);
 }

@@ -505,11 +505,7 @@ static void crime_suicide(void)
         support_yield();
 }
 
-static const struct crime {
-    const char *name;
-    void (*commit)(void);
-    const char *message;
-} crimes[] = {
+static const support_crimes crimes[] = {
     {"inside", crime_inside, "vmk_gc_finalizer_set: not an object"},
     {"nothing", crime_nothing, "vmk_gc_finalizer_set: not an object"},
     {"foreign", crime_foreign, "vmk_gc_finalizer_set: not an object"},
@@ -526,11 +522,7 @@ static int child(int argc, char **argv)
     vmk_gc_options options = {.flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC | VMK_GC_FINALIZER_THREAD, .heap = &below};
     if (argc < 1 || vmk_gc_create(&doomed, &options) != VMK_OK)
         return SUPPORT_UNREADY;
-    for (size_t i = 0; i < CRIMES; i++) {
-        if (strcmp(argv[0], crimes[i].name) == 0)
-            crimes[i].commit();
-    }
-    return SUPPORT_SURVIVED;
+    return support_commit(argc, argv, crimes, CRIMES);
 }
 
 START_TEST(crimes_end_the_program)

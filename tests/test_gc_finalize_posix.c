@@ -8,18 +8,6 @@
 
 #include "gc_graph.h"
 
-/* ThreadSanitizer lets no child of a process with threads start any. */
-#if defined(__SANITIZE_THREAD__)
-#define CHILD_HAS_THREADS false
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CHILD_HAS_THREADS false
-#endif
-#endif
-#if !defined(CHILD_HAS_THREADS)
-#define CHILD_HAS_THREADS true
-#endif
-
 enum { COUNT = 100, DEADLINE = 60, CHILDREN = 10 };
 
 static size_t runs[4 * COUNT]; /* of each object; atomic, as the next ones */
@@ -73,7 +61,7 @@ static int child_looks(vmk_gc *gc)
 {
     (void)alarm(DEADLINE);
     VMKI_STORE_RELAXED(&holds, 0);
-    if (!CHILD_HAS_THREADS)
+    if (!SUPPORT_CHILD_HAS_THREADS)
         return vmk_gc_finalize(gc, SIZE_MAX) >= COUNT - 1 ? 0 : __LINE__;
     if (!add(gc, 2 * COUNT))
         return __LINE__;

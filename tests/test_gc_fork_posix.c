@@ -12,23 +12,11 @@
 
 #include "common/gc/gc.h"
 
-/* ThreadSanitizer lets no child of a process with threads start any. */
-#if defined(__SANITIZE_THREAD__)
-#define CHILD_HAS_THREADS false
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CHILD_HAS_THREADS false
-#endif
-#endif
-#if !defined(CHILD_HAS_THREADS)
-#define CHILD_HAS_THREADS true
-#endif
-
 enum { CHAIN = 100, THREADS = 4, DEADLINE = 60 };
 
 static vmk_gc *make(unsigned flags)
 {
-    vmk_gc_options options = {.flags = flags, .markers = CHILD_HAS_THREADS ? 2 : 1};
+    vmk_gc_options options = {.flags = flags, .markers = SUPPORT_CHILD_HAS_THREADS ? 2 : 1};
     vmk_gc *gc;
     ck_assert_int_eq(vmk_gc_create(&gc, &options), VMK_OK);
     return gc;
@@ -68,7 +56,7 @@ static int child_looks(vmk_gc *gc, const chain_link *chain, size_t threads)
         if (!vmki_gc_check(gc))
             return __LINE__;
     }
-    if (!CHILD_HAS_THREADS)
+    if (!SUPPORT_CHILD_HAS_THREADS)
         return 0;
     if (vmki_os_thread_start(&thread, guest_run, &g) != VMK_OK)
         return __LINE__;

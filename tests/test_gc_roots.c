@@ -6,31 +6,16 @@
  */
 #include <string.h>
 
+#include "gc_heap.h"
 #include "gc_plugin.h"
 #include "support.h"
 #include "world.h"
-
-#include "common/gc/gc.h"
 
 #define MUST(condition) ((condition) ? (void)0 : ck_abort_msg("%s", #condition))
 
 enum { OBJECTS = GC_PLUGIN_PLACES, LEFT_OVER = OBJECTS / 4, SIZE = 48 };
 
 static uintptr_t links[OBJECTS]; /* complements */
-
-static vmk_gc *make(unsigned flags)
-{
-    vmk_gc_options options = {.flags = flags};
-    vmk_gc *gc;
-    ck_assert_int_eq(vmk_gc_create(&gc, &options), VMK_OK);
-    return gc;
-}
-
-static void end(vmk_gc *gc)
-{
-    ck_assert(vmki_gc_check(gc));
-    vmk_gc_destroy(gc);
-}
 
 /* --- objects, whose addresses are in one place -------------------------------------------------------------------- */
 

@@ -10,10 +10,9 @@
 #include <unistd.h>
 
 #include "gc_chain.h"
+#include "gc_heap.h"
 #include "support.h"
 #include "world.h"
-
-#include "common/gc/gc.h"
 
 /* Where there are such contexts, and tools that bear them. */
 #if defined(__GLIBC__) && !WORLD_LATE
@@ -22,26 +21,6 @@
 #endif
 
 enum { CHAIN = 40 };
-
-static vmk_gc *make(void)
-{
-    vmk_gc *gc;
-    ck_assert_int_eq(vmk_gc_create(&gc, NULL), VMK_OK);
-    return gc;
-}
-
-static void end(vmk_gc *gc)
-{
-    ck_assert(vmki_gc_check(gc));
-    ck_assert_uint_eq(vmki_world_count(), 1);
-    vmk_gc_destroy(gc);
-}
-
-static void sleep_for(uint64_t nanoseconds)
-{
-    vmki_os_event never = {{0}};
-    (void)vmki_os_event_wait(&never, nanoseconds);
-}
 
 /* --- coroutines --------------------------------------------------------------------------------------------------- */
 
@@ -171,7 +150,7 @@ static void coroutines_thread(void *argument, unsigned number)
 
 START_TEST(coroutines)
 {
-    plan.gc = make();
+    plan.gc = make(0);
     plan.switches = support_rounds(200);
     ck_assert_int_eq(vmk_reserve(&plan.region, (COROUTINES + 4) * STACK, NULL), VMK_OK);
     ck_assert_int_eq(vmk_commit(&plan.region, 0, plan.region.size), VMK_OK);
@@ -201,7 +180,7 @@ START_TEST(coroutine_ends)
 {
     enum { OBJECTS = 100 };
     vmk_gc_stats stats;
-    plan.gc = make();
+    plan.gc = make(0);
     plan.switches = OBJECTS;
     ck_assert_int_eq(vmk_reserve(&plan.region, (COROUTINES + 4) * STACK, NULL), VMK_OK);
     ck_assert_int_eq(vmk_commit(&plan.region, 0, plan.region.size), VMK_OK);
@@ -288,7 +267,7 @@ START_TEST(alternate_stack)
     action.sa_handler = on_alternate_stack;
     action.sa_flags = SA_ONSTACK;
     ck_assert_int_eq(sigaction(SIGUSR1, &action, &before), 0);
-    the_patient = (patient){.gc = make()};
+    the_patient = (patient){.gc = make(0)};
     ck_assert_int_eq(vmki_os_thread_start(&the_patient.thread, alternate_run, NULL), VMK_OK);
     await_at(1);
     for (size_t i = support_rounds(10); i > 0; i--) {
@@ -354,7 +333,7 @@ static void blocked_run(void *argument)
 static void collect_from_blocked(void (*what)(void))
 {
     while_blocked = what;
-    the_patient = (patient){.gc = make()};
+    the_patient = (patient){.gc = make(0)};
     ck_assert_int_eq(vmki_os_thread_start(&the_patient.thread, blocked_run, NULL), VMK_OK);
     await_at(1);
     for (size_t i = support_rounds(30); i > 0; i--) {
@@ -396,7 +375,7 @@ static void blocked_long_run(void *argument)
 
 START_TEST(signals_blocked_long)
 {
-    the_patient = (patient){.gc = make()};
+    the_patient = (patient){.gc = make(0)};
     ck_assert_int_eq(vmki_os_thread_start(&the_patient.thread, blocked_long_run, NULL), VMK_OK);
     await_at(1);
     vmk_gc_collect(the_patient.gc);
@@ -458,7 +437,7 @@ static void busy_body(void *argument, unsigned number)
 
 START_TEST(locks_and_calls)
 {
-    the_patient = (patient){.gc = make()};
+    the_patient = (patient){.gc = make(0)};
     ck_assert_int_eq(pipe(busy_pipe), 0);
     vmk_gc_blocking_enter();
     support_threads(BUSY + 1, busy_body, NULL);

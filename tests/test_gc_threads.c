@@ -6,31 +6,10 @@
 #include <string.h>
 
 #include "gc_chain.h"
+#include "gc_heap.h"
 #include "support.h"
 
-#include "common/gc/gc.h"
 #include "common/vm/vm.h"
-
-static vmk_gc *make(unsigned flags)
-{
-    vmk_gc_options options = {.flags = flags};
-    vmk_gc *gc;
-    ck_assert_int_eq(vmk_gc_create(&gc, &options), VMK_OK);
-    return gc;
-}
-
-static void end(vmk_gc *gc)
-{
-    ck_assert(vmki_gc_check(gc));
-    ck_assert_uint_eq(vmki_world_count(), 1);
-    vmk_gc_destroy(gc);
-}
-
-static void sleep_for(uint64_t nanoseconds)
-{
-    vmki_os_event never = {{0}};
-    (void)vmki_os_event_wait(&never, nanoseconds);
-}
 
 /* --- a storm ------------------------------------------------------------------------------------------------------ */
 

@@ -575,11 +575,7 @@ static void crime_heap(void)
     (void)vmk_gc_link_get(NULL, &no_link);
 }
 
-static const struct crime {
-    const char *name;
-    void (*commit)(void);
-    const char *message;
-} crimes[] = {
+static const support_crimes crimes[] = {
     {"weak", crime_weak, "vmk_gc_weak_new: not an object"},
     {"weak inside", crime_weak_inside, "vmk_gc_weak_new: not an object"},
     {"link", crime_link, "vmk_gc_link_add: not an object"},
@@ -596,11 +592,7 @@ static int child(int argc, char **argv)
     vmk_gc_options options = {.flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC, .heap = &below};
     if (argc < 1 || vmk_gc_create(&doomed, &options) != VMK_OK)
         return SUPPORT_UNREADY;
-    for (size_t i = 0; i < CRIMES; i++) {
-        if (strcmp(argv[0], crimes[i].name) == 0)
-            crimes[i].commit();
-    }
-    return SUPPORT_SURVIVED;
+    return support_commit(argc, argv, crimes, CRIMES);
 }
 
 START_TEST(crimes_end_the_program)

@@ -12,18 +12,6 @@
 #include "common/heap/heap.h"
 #include "support.h"
 
-/* ThreadSanitizer lets no child of a process with threads start any. */
-#if defined(__SANITIZE_THREAD__)
-#define CHILD_HAS_THREADS false
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CHILD_HAS_THREADS false
-#endif
-#endif
-#if !defined(CHILD_HAS_THREADS)
-#define CHILD_HAS_THREADS true
-#endif
-
 enum { THREADS = 4, CHILDREN = 50, HEAPS = 3, SLOTS = 16, PAGES_MAX = 20, DEADLINE = 60 };
 
 typedef struct storm {
@@ -103,7 +91,7 @@ static int use_inherited(vmk_heap *heap, support_random *random)
     (void)vmk_heap_scavenge_tick(heap);
     if (!adds_up(heap) || !vmki_heap_check(heap))
         return 4;
-    if (CHILD_HAS_THREADS) {
+    if (SUPPORT_CHILD_HAS_THREADS) {
         if (vmk_heap_scavenger_start(heap) != VMK_OK || use_heap(heap, random) != 0)
             return 5;
         vmk_heap_scavenger_stop(heap);

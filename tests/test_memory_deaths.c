@@ -124,11 +124,7 @@ static void end_no_ring(void)
     vmk_ring_fini(&ring);
 }
 
-static const struct crime {
-    const char *name;
-    void (*commit)(void);
-    const char *message;
-} crimes[] = {
+static const support_crimes crimes[] = {
     {"memory-twice", end_memory_twice, "vmkit: vmk_memory_fini: memory was done with before: 0x"},
     {"memory-none", end_no_memory, "vmkit: vmk_memory_fini: not memory: 0x"},
     {"map-ended", map_ended, "vmkit: vmk_view_map: memory was done with before: 0x"},
@@ -146,28 +142,8 @@ static const struct crime {
     {"ring-twice", end_ring_twice, "vmkit: vmk_ring_fini: ring was done with before: 0x"},
     {"ring-none", end_no_ring, "vmkit: vmk_ring_fini: not a ring: 0x"},
 };
-enum { CRIMES = sizeof crimes / sizeof crimes[0] };
-
-static int child(int argc, char **argv)
-{
-    for (int i = 0; argc >= 1 && i < CRIMES; i++)
-        if (strcmp(argv[0], crimes[i].name) == 0)
-            crimes[i].commit();
-    return SUPPORT_SURVIVED;
-}
-
-START_TEST(misuse_ends_the_program_and_says_why)
-{
-    support_crime(crimes[_i].name, crimes[_i].message);
-}
-END_TEST
 
 int main(int argc, char **argv)
 {
-    Suite *suite = suite_create("memory_deaths");
-    TCase *tests = tcase_create("memory_deaths");
-    tcase_set_timeout(tests, 120);
-    tcase_add_loop_test(tests, misuse_ends_the_program_and_says_why, 0, CRIMES);
-    suite_add_tcase(suite, tests);
-    return support_main(argc, argv, suite, child);
+    return support_deaths(argc, argv, "memory_deaths", crimes, sizeof crimes / sizeof crimes[0]);
 }

@@ -12,18 +12,6 @@
 #include "common/heap/object.h"
 #include "support.h"
 
-/* ThreadSanitizer lets no child of a process with threads start any. */
-#if defined(__SANITIZE_THREAD__)
-#define CHILD_HAS_THREADS false
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CHILD_HAS_THREADS false
-#endif
-#endif
-#if !defined(CHILD_HAS_THREADS)
-#define CHILD_HAS_THREADS true
-#endif
-
 enum { THREADS = 4, CHILDREN = 60, HEAPS = 3, BOXES = 300, KEPT = 500, DEADLINE = 60 };
 
 static struct storm {
@@ -118,7 +106,7 @@ static int child(void)
             return 2;
     if (use_heaps(&random, 300) != 0)
         return 3;
-    if (CHILD_HAS_THREADS)
+    if (SUPPORT_CHILD_HAS_THREADS)
         support_threads(2, work_and_end, &line);
     if (line != 0)
         return 4;

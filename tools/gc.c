@@ -75,19 +75,9 @@ static bool read_options(int argc, char **argv, gc_options *options)
     static const struct option known[] = {{"top", required_argument, NULL, TOP}, {"why", required_argument, NULL, WHY},
                                           {"svg", required_argument, NULL, SVG}, {"json", no_argument, NULL, JSON},
                                           {"help", no_argument, NULL, HELP},     {NULL, 0, NULL, 0}};
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, ":h", known, NULL)) != -1;) {
-        if (option == ':') {
-            complain("%s: its value is missing", argv[optind - 1]);
+    for (int option; (option = next_option(argc, argv, known)) != -1;)
+        if (option == '?' || !read_option(option, optarg, options))
             return false;
-        }
-        if (option == '?') {
-            complain("%s: no such option, or not like this; see vmkit gc --help", argv[optind - 1]);
-            return false;
-        }
-        if (!read_option(option, optarg, options))
-            return false;
-    }
     if (options->help)
         return true;
     if (optind + 1 != argc) {

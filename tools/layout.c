@@ -124,19 +124,9 @@ static bool read_options(int argc, char **argv, layout_options *options)
                                           {"json", no_argument, NULL, JSON},
                                           {"help", no_argument, NULL, HELP},
                                           {NULL, 0, NULL, 0}};
-    opterr = 0; /* what is wrong is said here, in the same words everywhere */
-    for (int option; (option = getopt_long(argc, argv, ":h", known, NULL)) != -1;) {
-        if (option == ':') {
-            complain("%s: its value is missing", argv[optind - 1]);
+    for (int option; (option = next_option(argc, argv, known)) != -1;)
+        if (option == '?' || !read_option(option, optarg, options))
             return false;
-        }
-        if (option == '?') {
-            complain("%s: no such option, or not like this; see vmkit layout --help", argv[optind - 1]);
-            return false;
-        }
-        if (!read_option(option, optarg, options))
-            return false;
-    }
     if (optind < argc) {
         complain("%s: an option is meant; see vmkit layout --help", argv[optind]);
         return false;

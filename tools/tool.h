@@ -51,6 +51,11 @@ enum {
 /* "vmkit layout: ..." and a line's end, to standard error. */
 void complain(const char *format, ...) TOOL_PRINTF(1, 2);
 
+/* The next option of a subcommand, as getopt_long tells it; -1: no more; '?': it is wrong, and that was said. In the
+ * same words everywhere. */
+struct option;
+int next_option(int argc, char **argv, const struct option *known);
+
 /* --- words.c ------------------------------------------------------------------------------------------------------ */
 
 /* Short texts, returned by value: to be used at once, as in puts(size_text(n).s). */

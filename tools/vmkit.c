@@ -2,6 +2,7 @@
  *
  * vmkit SUBCOMMAND [OPTION ...]: see with the eyes what the library does on this machine. docs/tools.md is its manual.
  */
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,17 @@ void complain(const char *format, ...)
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
+}
+
+int next_option(int argc, char **argv, const struct option *known)
+{
+    opterr = 0;
+    int option = getopt_long(argc, argv, ":h", known, NULL);
+    if (option == ':')
+        complain("%s: its value is missing", argv[optind - 1]);
+    if (option == '?')
+        complain("%s: no such option, or not like this; see vmkit %s --help", argv[optind - 1], running);
+    return option == ':' ? '?' : option;
 }
 
 static void print_help(FILE *to)

@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../random.h"
+
 #if defined(PEER_VMKIT)
 #include "vmkit.h"
 #elif defined(PEER_LIBGC)
@@ -111,27 +113,6 @@ static inline void work_peak_reset(void)
     FILE *file = fopen("/proc/self/clear_refs", "w");
     if (file == NULL || fputs("5", file) == EOF || fclose(file) != 0)
         work_fail("can't write /proc/self/clear_refs");
-}
-
-/* --- random numbers ---------------------------------------------------------------------------------------------- */
-
-static inline uint64_t work_seed(size_t index)
-{
-    return 88172645463325252u ^ ((uint64_t)(index + 1) * 0x9e3779b97f4a7c15u);
-}
-
-static inline uint64_t work_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
-/* From 0 to limit - 1; by the upper bits, which are the better ones. */
-static inline size_t work_below(uint64_t *state, size_t limit)
-{
-    return (size_t)((work_random(state) >> 32) * (uint64_t)limit >> 32);
 }
 
 /* --- peers ------------------------------------------------------------------------------------------------------- */

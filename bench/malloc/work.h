@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../random.h"
+
 #define WORK_KIB ((size_t)1 << 10)
 #define WORK_MIB ((size_t)1 << 20)
 #define WORK_THREADS_MAX 64
@@ -52,27 +54,6 @@ static inline int work_end(uint64_t checksum)
         work_fail("can't say whose malloc this is");
     printf("checksum %016llx\nmalloc %s\n", (unsigned long long)checksum, info.dli_fname);
     return 0;
-}
-
-/* --- random numbers ---------------------------------------------------------------------------------------------- */
-
-static inline uint64_t work_seed(size_t index)
-{
-    return 88172645463325252u ^ ((uint64_t)(index + 1) * 0x9e3779b97f4a7c15u);
-}
-
-static inline uint64_t work_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
-/* From 0 to limit - 1; by the upper bits, which are the better ones. */
-static inline size_t work_below(uint64_t *state, size_t limit)
-{
-    return (size_t)((work_random(state) >> 32) * (uint64_t)limit >> 32);
 }
 
 static inline size_t work_between(uint64_t *state, size_t least, size_t most)

@@ -41,6 +41,12 @@ typedef volatile uintptr_t vmki_win32_lookup;
 /* Its address, or 0. os_process.c */
 uintptr_t vmki_win32_look_up(vmki_win32_lookup *known, const char *name);
 
+/* A slot of TlsAlloc's, for os_self.h to read, and one of FlsAlloc's, whose callback is called when a thread ends with
+ * a value that isn't NULL. What vmki_win32_slot_ask answers is what is in the first, whatever its number; NULL before
+ * there is one; GetLastError() stays. os_thread.c */
+vmk_status vmki_win32_slot_make(unsigned long *slot, DWORD *watch, PFLS_CALLBACK_FUNCTION at_end);
+void *vmki_win32_slot_ask(const unsigned long *slot);
+
 /* Memory ends: what was kept out of reports of it is forgotten. Costs a load where nothing ever was. os_service.c */
 void vmki_win32_reports_forget(void *base, size_t size);
 

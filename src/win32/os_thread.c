@@ -92,21 +92,36 @@ static VOID WINAPI self_end(PVOID self)
     self_at_end(self);
 }
 
-vmk_status vmki_os_self_init(void (*at_end)(void *self))
+vmk_status vmki_win32_slot_make(unsigned long *slot, DWORD *watch, PFLS_CALLBACK_FUNCTION at_end)
 {
-    self_at_end = at_end;
-    DWORD slot = TlsAlloc();
-    if (slot == TLS_OUT_OF_INDEXES)
+    DWORD made = TlsAlloc();
+    if (made == TLS_OUT_OF_INDEXES)
         return VMK_ERR_COMMIT;
-    self_watch = FlsAlloc(self_end);
-    if (self_watch == FLS_OUT_OF_INDEXES) {
+    *watch = FlsAlloc(at_end);
+    if (*watch == FLS_OUT_OF_INDEXES) {
         DWORD error = GetLastError();
-        TlsFree(slot);
+        TlsFree(made);
         SetLastError(error);
         return VMK_ERR_COMMIT;
     }
-    __atomic_store_n(&vmki_win32_self_slot, slot, __ATOMIC_RELEASE);
+    __atomic_store_n(slot, made, __ATOMIC_RELEASE);
     return VMK_OK;
+}
+
+void *vmki_win32_slot_ask(const unsigned long *slot)
+{
+    if (*slot == TLS_OUT_OF_INDEXES)
+        return NULL;
+    DWORD error = GetLastError();
+    void *value = TlsGetValue(*slot);
+    SetLastError(error);
+    return value;
+}
+
+vmk_status vmki_os_self_init(void (*at_end)(void *self))
+{
+    self_at_end = at_end;
+    return vmki_win32_slot_make(&vmki_win32_self_slot, &self_watch, self_end);
 }
 
 /* Without memory for it the thread's end is not told. */
@@ -118,12 +133,7 @@ void vmki_os_self_set(void *self)
 
 void *vmki_win32_self_ask(void)
 {
-    if (vmki_win32_self_slot == TLS_OUT_OF_INDEXES)
-        return NULL;
-    DWORD error = GetLastError();
-    void *self = TlsGetValue(vmki_win32_self_slot);
-    SetLastError(error);
-    return self;
+    return vmki_win32_slot_ask(&vmki_win32_self_slot);
 }
 
 /* --- events ----------------------------------------------------------------------------------------------------- */

@@ -38,18 +38,7 @@ vmk_status vmki_os_world_init(void (*here)(vmki_os_mutator *mutator, void *sp),
     mutator_at_end = at_end;
     BOOL emulated = FALSE;
     in_wow64 = sizeof(void *) == 4 && IsWow64Process(GetCurrentProcess(), &emulated) && emulated;
-    DWORD slot = TlsAlloc();
-    if (slot == TLS_OUT_OF_INDEXES)
-        return VMK_ERR_COMMIT;
-    mutator_watch = FlsAlloc(mutator_end);
-    if (mutator_watch == FLS_OUT_OF_INDEXES) {
-        DWORD error = GetLastError();
-        TlsFree(slot);
-        SetLastError(error);
-        return VMK_ERR_COMMIT;
-    }
-    __atomic_store_n(&vmki_win32_mutator_slot, slot, __ATOMIC_RELEASE);
-    return VMK_OK;
+    return vmki_win32_slot_make(&vmki_win32_mutator_slot, &mutator_watch, mutator_end);
 }
 
 /* The address of the thread's environment block, which it has itself. What MinGW's headers have for it makes gcc 12
@@ -109,12 +98,7 @@ void vmki_os_mutator_set(vmki_os_mutator *mutator)
 
 vmki_os_mutator *vmki_win32_mutator_ask(void)
 {
-    if (vmki_win32_mutator_slot == TLS_OUT_OF_INDEXES)
-        return NULL;
-    DWORD error = GetLastError();
-    vmki_os_mutator *mutator = TlsGetValue(vmki_win32_mutator_slot);
-    SetLastError(error);
-    return mutator;
+    return vmki_win32_slot_ask(&vmki_win32_mutator_slot);
 }
 
 /* --- interrupt and resume --------------------------------------------------------------------------------------- */
