@@ -281,8 +281,7 @@ static vmk_status type_fill(vmki_gc *gc, vmk_gc_type *type, const vmk_gc_layout 
     *type = (vmk_gc_type){.words = layout->size / sizeof(void *),
                           .trace = layout->trace,
                           .trace_context = layout->trace_context,
-                          .leaf = layout->pointers == NULL && layout->trace == NULL,
-                          .named = layout->name != NULL};
+                          .leaf = layout->pointers == NULL && layout->trace == NULL};
     for (size_t i = 0; layout->name != NULL && layout->name[i] != '\0' && i < sizeof type->name - 1; i++)
         type->name[i] = layout->name[i];
     return layout->pointers != NULL ? map_copy(gc, type, layout->pointers) : VMK_OK;

@@ -87,8 +87,7 @@ struct vmk_gc_type {
     const size_t *map;   /* NULL: leaf, or traced */
     vmk_gc_trace *trace; /* or NULL */
     void *trace_context;
-    bool leaf; /* neither: its objects are of the kind VMKI_LEAF */
-    bool named;
+    bool leaf;                  /* neither: its objects are of the kind VMKI_LEAF */
     uint16_t bins[VMK_CLASSES]; /* 0: none yet */
 };
 
