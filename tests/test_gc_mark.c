@@ -17,10 +17,18 @@
 
 enum { WORD = sizeof(void *) };
 
+/* What 32-bit programs get by default takes nearly all address space of the model, and pages are marked as a whole only
+ * where there is room for a table of them. */
+#ifdef VMKIT_MODEL
+static const vmk_layout heap_layout = VMK_LAYOUT_64;
+#else
+static const vmk_layout heap_layout = VMK_LAYOUT_AUTO;
+#endif
+
 /* Its only roots are what the test names: so pointers may lie about everywhere in the test. */
 static vmk_gc *make(unsigned markers, unsigned flags)
 {
-    vmk_heap_options below = {.window = WINDOW};
+    vmk_heap_options below = {.window = WINDOW, .layout = heap_layout};
     vmk_gc_options options = {
         .markers = markers, .flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC | VMK_GC_VERIFY | flags, .heap = &below};
     vmk_gc *gc;
@@ -475,7 +483,7 @@ static void note_helpers(void *context, const vmk_gc_event *event)
 /* Threads do come, at the latest when they are asked often. */
 START_TEST(others_help)
 {
-    vmk_heap_options below = {.window = WINDOW};
+    vmk_heap_options below = {.window = WINDOW, .layout = heap_layout};
     vmk_gc_options options = {
         .markers = 4, .flags = VMK_GC_NO_STACKS | VMK_GC_NO_STATIC, .heap = &below, .on_event = note_helpers};
     vmk_gc *gc;
