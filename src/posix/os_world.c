@@ -96,7 +96,12 @@ typedef struct float_state {
  * too. qemu has the old part of the new one empty, so both are put back.
  *
  * The words for the last instructions are laid below the interrupted stack, over the frame's far end, which nobody
- * needs any more. In the order of popa: eax, ecx, edx, ebx, esp, ebp, esi, edi. */
+ * needs any more. In the order of popa: eax, ecx, edx, ebx, esp, ebp, esi, edi.
+ *
+ * The mask comes when the stack is back, or each stop that follows while this one ends would take a frame more of it.
+ */
+enum { MASK_OFFSET = offsetof(ucontext_t, uc_sigmask) - offsetof(ucontext_t, uc_mcontext.gregs) };
+
 static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, const void *vectors, bool extended)
 {
     __asm__ volatile("testl %3, %3\n\t"
@@ -118,11 +123,18 @@ static VMKI_NORETURN void go_back(const greg_t *registers, const void *floats, c
                      "movl 20(%0), %%eax\n\tmovl %%eax, -36(%%ebx)\n\t"
                      "movl 16(%0), %%eax\n\tmovl %%eax, -40(%%ebx)\n\t"
                      "leal -40(%%ebx), %%esp\n\t"
+                     "leal %c4(%0), %%ecx\n\t"
+                     "movl %5, %%ebx\n\t"
+                     "xorl %%edx, %%edx\n\t"
+                     "movl $8, %%esi\n\t"
+                     "movl %6, %%eax\n\t"
+                     "int $0x80\n\t"
                      "popal\n\t"
                      "popfl\n\t"
                      "ret"
                      :
-                     : "S"(registers), "b"(floats), "D"(vectors), "c"((int)extended)
+                     : "S"(registers), "b"(floats), "D"(vectors), "c"((int)extended), "i"(MASK_OFFSET),
+                       "i"(SIG_SETMASK), "i"(SYS_rt_sigprocmask)
                      : "memory", "eax", "edx");
     __builtin_unreachable();
 }
@@ -134,12 +146,9 @@ static void return_by_hand(ucontext_t *context)
     const unsigned char *floats = (const unsigned char *)context->uc_mcontext.fpregs, *vectors = floats + 112;
     float_state copy;
     uint32_t mark;
-    int error = errno;
     memcpy(&copy, vectors, sizeof copy);
     memcpy(&mark, vectors + 464, sizeof mark);
     bool extended = mark == extended_mark;
-    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &context->uc_sigmask, NULL, (size_t)8);
-    errno = error;
     go_back(context->uc_mcontext.gregs, floats, extended ? vectors : copy.bytes, extended);
 }
 
