@@ -1,30 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The process: a lock, the error codes, random bits, the way out, and functions that the system may have. There is no
- * fork here, so nothing to do about it.
+ * The process: the error codes, random bits, the way out, and functions that the system may have. There is no fork
+ * here, so nothing to do about it. The lock is in os_wait.c.
  */
 #include "os_private.h"
 
 #include <errno.h>
-
-/* A slim lock is one word, and SRWLOCK_INIT is all zero; neither needs an end. It spins a little and then sleeps. */
-_Static_assert(sizeof(SRWLOCK) == sizeof(vmki_os_lock), "the word is the lock");
-_Static_assert(_Alignof(SRWLOCK) <= _Alignof(vmki_os_lock), "the word is the lock");
-
-void vmki_os_lock_acquire(vmki_os_lock *lock)
-{
-    AcquireSRWLockExclusive((PSRWLOCK)(void *)&lock->word);
-}
-
-bool vmki_os_lock_try(vmki_os_lock *lock)
-{
-    return TryAcquireSRWLockExclusive((PSRWLOCK)(void *)&lock->word) != FALSE;
-}
-
-void vmki_os_lock_release(vmki_os_lock *lock)
-{
-    ReleaseSRWLockExclusive((PSRWLOCK)(void *)&lock->word);
-}
 
 void vmki_os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void))
 {

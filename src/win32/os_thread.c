@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Threads and time.
+ * Threads and time. Events are in os_wait.c.
  */
 #include "os_private.h"
 
@@ -134,62 +134,4 @@ void vmki_os_self_set(void *self)
 void *vmki_win32_self_ask(void)
 {
     return vmki_win32_slot_ask(&vmki_win32_self_slot);
-}
-
-/* --- events ----------------------------------------------------------------------------------------------------- */
-
-/* The words of an event. Both inits are all zero, and neither needs an end. */
-enum { EVENT_LOCK, EVENT_CONDITION, EVENT_SIGNALLED };
-
-_Static_assert(sizeof(SRWLOCK) == sizeof(uintptr_t), "the first word is the lock");
-_Static_assert(_Alignof(SRWLOCK) <= _Alignof(vmki_os_event), "the first word is the lock");
-_Static_assert(sizeof(CONDITION_VARIABLE) == sizeof(uintptr_t), "the second word is the condition");
-_Static_assert(_Alignof(CONDITION_VARIABLE) <= _Alignof(vmki_os_event), "the second word is the condition");
-
-static PSRWLOCK lock_of(vmki_os_event *event)
-{
-    return (PSRWLOCK)(void *)&event->word[EVENT_LOCK];
-}
-
-static PCONDITION_VARIABLE condition_of(vmki_os_event *event)
-{
-    return (PCONDITION_VARIABLE)(void *)&event->word[EVENT_CONDITION];
-}
-
-/* Rounded up, and less than INFINITE, which is the largest. */
-static DWORD milliseconds(uint64_t nanoseconds)
-{
-    uint64_t ms = nanoseconds / 1000000 + (nanoseconds % 1000000 != 0);
-    return ms < INFINITE ? (DWORD)ms : INFINITE - 1;
-}
-
-bool vmki_os_event_wait(vmki_os_event *event, uint64_t nanoseconds)
-{
-    DWORD error = GetLastError(); /* not to be signalled is no failure */
-    uint64_t start = vmki_os_clock();
-    uint64_t passed = 0;
-    AcquireSRWLockExclusive(lock_of(event));
-    while (event->word[EVENT_SIGNALLED] == 0 && passed < nanoseconds) {
-        SleepConditionVariableSRW(condition_of(event), lock_of(event), milliseconds(nanoseconds - passed), 0);
-        passed = vmki_os_clock() - start;
-    }
-    bool signalled = event->word[EVENT_SIGNALLED] != 0;
-    ReleaseSRWLockExclusive(lock_of(event));
-    SetLastError(error);
-    return signalled;
-}
-
-void vmki_os_event_signal(vmki_os_event *event)
-{
-    AcquireSRWLockExclusive(lock_of(event));
-    event->word[EVENT_SIGNALLED] = 1;
-    ReleaseSRWLockExclusive(lock_of(event));
-    WakeAllConditionVariable(condition_of(event));
-}
-
-void vmki_os_event_reset(vmki_os_event *event)
-{
-    AcquireSRWLockExclusive(lock_of(event));
-    event->word[EVENT_SIGNALLED] = 0;
-    ReleaseSRWLockExclusive(lock_of(event));
 }
