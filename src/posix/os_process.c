@@ -1,58 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The process: the lock, fork, error codes, random bits, dying.
- *
- * The lock is the three-state mutex of U. Drepper, "Futexes Are Tricky": free, held, held and perhaps waited for. A
- * mutex of the C library would not do: the contract wants a word that is unlocked when zero and may be released by the
- * child of a fork. Nobody sleeps on a lock of the child, for it has but one thread; waking nobody is harmless.
+ * The process: fork, error codes, random bits, dying.
  */
 #include "posix/os_private.h"
-
-/* --- the lock --------------------------------------------------------------------------------------------------- */
-
-enum { LOCK_FREE, LOCK_HELD, LOCK_WAITED_FOR };
-
-/* Holds are as short as a system call or shorter: about as long as going to sleep. */
-#define SPINS 100
-
-static bool lock_take_free(uintptr_t *word)
-{
-    uintptr_t expected = LOCK_FREE;
-    return __atomic_compare_exchange_n(word, &expected, LOCK_HELD, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
-
-static VMKI_COLD void lock_wait(uintptr_t *word)
-{
-    int error = errno; /* waiting that ends otherwise than by a wake sets it, and taking a lock is no failure */
-    for (unsigned spin = 0; spin < SPINS; spin++) {
-        if (VMKI_LOAD_RELAXED(word) == LOCK_FREE && lock_take_free(word))
-            return;
-    }
-    /* From here on whoever releases must wake one, even if this one gets the lock without having slept. */
-    for (unsigned round = 0; __atomic_exchange_n(word, LOCK_WAITED_FOR, __ATOMIC_ACQUIRE) != LOCK_FREE; round++)
-        vmki_posix_sleep(word, LOCK_WAITED_FOR, VMKI_POSIX_FOREVER, round);
-    errno = error;
-}
-
-void vmki_os_lock_acquire(vmki_os_lock *lock)
-{
-    if (VMKI_UNLIKELY(!lock_take_free(&lock->word)))
-        lock_wait(&lock->word);
-}
-
-bool vmki_os_lock_try(vmki_os_lock *lock)
-{
-    return lock_take_free(&lock->word);
-}
-
-void vmki_os_lock_release(vmki_os_lock *lock)
-{
-    if (VMKI_UNLIKELY(__atomic_exchange_n(&lock->word, LOCK_FREE, __ATOMIC_RELEASE) == LOCK_WAITED_FOR)) {
-        int error = errno;
-        vmki_posix_wake(&lock->word, 1);
-        errno = error;
-    }
-}
 
 /* --- fork ------------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Threads and time. An event is a futex of three values: not signalled, signalled, and not signalled but waited for.
- * Only the last costs whoever signals a system call.
+ * Threads and time.
  */
 #include "posix/os_private.h"
 
@@ -121,60 +120,4 @@ void vmki_os_self_set(void *self)
 {
     vmki_posix_self = self;
     (void)pthread_setspecific(self_key, self);
-}
-
-/* --- events ----------------------------------------------------------------------------------------------------- */
-
-enum { EVENT_QUIET, EVENT_SIGNALLED, EVENT_WAITED_FOR };
-
-/* Is it signalled? If not, who signals it from now on must wake. */
-static bool event_watch(uintptr_t *word)
-{
-    uintptr_t expected = EVENT_QUIET;
-    (void)__atomic_compare_exchange_n(word, &expected, EVENT_WAITED_FOR, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
-    return expected == EVENT_SIGNALLED;
-}
-
-static VMKI_COLD bool event_sleep(uintptr_t *word, uint64_t nanoseconds)
-{
-    uint64_t start = vmki_os_clock(), passed = 0;
-    bool signalled = false;
-    for (unsigned round = 0; passed < nanoseconds; round++) {
-        signalled = event_watch(word);
-        if (signalled)
-            break;
-        uint64_t rest = nanoseconds == VMKI_POSIX_FOREVER ? VMKI_POSIX_FOREVER : nanoseconds - passed;
-        vmki_posix_sleep(word, EVENT_WAITED_FOR, rest, round);
-        passed = vmki_os_clock() - start;
-    }
-    return signalled || __atomic_load_n(word, __ATOMIC_ACQUIRE) == EVENT_SIGNALLED;
-}
-
-bool vmki_os_event_wait(vmki_os_event *event, uint64_t nanoseconds)
-{
-    uintptr_t *word = &event->word[0];
-    if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == EVENT_SIGNALLED)
-        return true;
-    int error = errno; /* not to be signalled is no failure */
-    bool signalled = event_sleep(word, nanoseconds);
-    errno = error;
-    return signalled;
-}
-
-void vmki_os_event_signal(vmki_os_event *event)
-{
-    uintptr_t *word = &event->word[0];
-    if (__atomic_exchange_n(word, EVENT_SIGNALLED, __ATOMIC_SEQ_CST) == EVENT_WAITED_FOR) {
-        int error = errno;
-        vmki_posix_wake(word, INT_MAX);
-        errno = error;
-    }
-}
-
-/* Whoever waits stays noted as waiting. */
-void vmki_os_event_reset(vmki_os_event *event)
-{
-    uintptr_t expected = EVENT_SIGNALLED;
-    (void)__atomic_compare_exchange_n(&event->word[0], &expected, EVENT_QUIET, false, __ATOMIC_SEQ_CST,
-                                      __ATOMIC_SEQ_CST);
 }

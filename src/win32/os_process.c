@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The process: the error codes, random bits, the way out, and functions that the system may have. There is no fork
- * here, so nothing to do about it. The lock is in os_wait.c.
+ * here, so nothing to do about it.
  */
 #include "os_private.h"
 

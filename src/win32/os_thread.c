@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Threads and time. Events are in os_wait.c.
+ * Threads and time.
  */
 #include "os_private.h"
 
@@ -26,8 +26,7 @@ uint64_t vmki_os_clock(void)
  * reservation as large as the program's own stack. */
 #define STACK_SIZE ((SIZE_T)64 << 10)
 
-/* What a thread is told. It lives on the stack of who starts it, and until `taken`: an object of the system, since
- * whoever signals a vmki_os_event may still look at it when its waiter has gone on. */
+/* What a thread is told. It lives on the stack of who starts it, until `taken`. */
 typedef struct errand {
     void (*body)(void *argument);
     void *argument;

@@ -91,16 +91,6 @@ vmk_status vmki_os_advise(void *base, size_t size, vmk_advice advice);
 
 /* --- the process: os_process.c ---------------------------------------------------------------------------------- */
 
-/* A lock for short holds that may sleep under contention. All zero is an unlocked one, it needs no end, and it may be
- * released by the child of a fork whose parent took it. Not recursive. */
-typedef struct vmki_os_lock {
-    uintptr_t word;
-} vmki_os_lock;
-
-void vmki_os_lock_acquire(vmki_os_lock *lock);
-bool vmki_os_lock_try(vmki_os_lock *lock); /* true: it was free, and is held now */
-void vmki_os_lock_release(vmki_os_lock *lock);
-
 /* Have `before` called in a thread about to fork, and when it has, `in_parent` and `in_child` where they name. Called
  * once by each layer that has locks: what was registered later is called earlier before, and later after. Where nothing
  * forks: do nothing. A failure to register can't be reported and leaves the child of a fork without protection. */
@@ -148,6 +138,19 @@ void vmki_os_yield(void);
  * called once, before the first set. */
 vmk_status vmki_os_self_init(void (*at_end)(void *self));
 void vmki_os_self_set(void *self);
+
+/* --- waiting: os_wait.c ----------------------------------------------------------------------------------------- */
+
+/* A lock for short holds that may sleep under contention. All zero is an unlocked one, it needs no end, and it may be
+ * released by the child of a fork whose parent took it. Not recursive. Releasing it, and signalling an event, never
+ * waits for one of those that wait, who may be suspended. */
+typedef struct vmki_os_lock {
+    uintptr_t word;
+} vmki_os_lock;
+
+void vmki_os_lock_acquire(vmki_os_lock *lock);
+bool vmki_os_lock_try(vmki_os_lock *lock); /* true: it was free, and is held now */
+void vmki_os_lock_release(vmki_os_lock *lock);
 
 /* Something that threads wait for: all zero is not signalled, and needs no end. A signal stays until it is reset,
  * and wakes who waits. Wait returns whether it was signalled; false after at most `nanoseconds`, or a little earlier.
