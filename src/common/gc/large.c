@@ -51,8 +51,8 @@ void *vmki_gc_large_alloc(vmki_gc *gc, unsigned bin, size_t size, vmk_status *st
     vmki_os_lock_acquire(&gc->lock);
     size_t granule = vmki_gc_granule(gc, (uintptr_t)span->base);
     VMKI_FETCH_OR(&gc->taken[granule / VMKI_WORD_BITS], (size_t)1 << granule % VMKI_WORD_BITS);
-    gc->slabs[span->id].epoch = gc->epoch;
-    gc->slabs[span->id].state = VMKI_SLAB_IDLE;
+    VMKI_STORE_RELEASE(&gc->slabs[span->id].epoch, gc->epoch);
+    VMKI_STORE_RELEASE(&gc->slabs[span->id].state, VMKI_SLAB_IDLE);
     vmki_os_lock_release(&gc->lock);
     VMKI_FETCH_ADD(&gc->allocated, pages << VMK_HEAP_PAGE_SHIFT);
     vmki_mutator_leave(mutator);

@@ -254,10 +254,12 @@ vmk_span *vmki_gc_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t alig
         vmk_span_free(gc->heap, span);
         return NULL;
     }
-    gc->slabs[span->id] = (vmki_gc_slab){.epoch = gc->epoch,
-                                         .bin = (uint16_t)bin,
-                                         .state = VMKI_SLAB_OWNED,
-                                         .fresh = (span->flags & VMK_SPAN_ZERO) != 0};
+    vmki_gc_slab *slab = &gc->slabs[span->id];
+    VMKI_STORE_RELAXED(&slab->epoch, gc->epoch);
+    VMKI_STORE_RELAXED(&slab->freed, 0);
+    slab->bin = (uint16_t)bin;
+    slab->fresh = (span->flags & VMK_SPAN_ZERO) != 0;
+    VMKI_STORE_RELEASE(&slab->state, VMKI_SLAB_OWNED);
     list_insert(gc, span->id, gc->bins[bin].first); /* looked at: before the cursor, or it is the first of all */
     if (gc->slab_limit <= span->id)
         gc->slab_limit = span->id + 1;
@@ -268,7 +270,7 @@ vmk_span *vmki_gc_slab_make(vmki_gc *gc, unsigned bin, size_t pages, size_t alig
 void vmki_gc_slab_end(vmki_gc *gc, vmk_span *span)
 {
     list_remove(gc, span->id);
-    gc->slabs[span->id] = (vmki_gc_slab){.state = VMKI_SLAB_NONE};
+    VMKI_STORE_RELEASE(&gc->slabs[span->id].state, VMKI_SLAB_NONE);
     vmk_span_free(gc->heap, span);
 }
 
@@ -335,7 +337,8 @@ static bool run_begin(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_statu
         id = slab_new(gc, bin, status);
     if (id != 0) {
         vmki_gc_run *run = &cache->runs[bin];
-        gc->slabs[id].state = VMKI_SLAB_OWNED;
+        VMKI_STORE_RELEASE(&gc->slabs[id].state,
+                           VMKI_SLAB_OWNED); /* whoever asks about objects looks without the lock */
         run->slab = id;
         run->word = 0;
         run->phase = 0;
