@@ -95,7 +95,7 @@ static VMKI_COLD void lock_acquire_slowly(vmki_os_lock *lock)
         if (vmki_os_lock_try(lock))
             return;
     }
-    DWORD error = GetLastError(); /* which to wait is no reason to change */
+    DWORD error = GetLastError(); /* to wait is no failure */
     HANDLE event = sleeper_take();
     while (!vmki_os_lock_try(lock)) {
         if (event != NULL)

@@ -337,8 +337,8 @@ static bool run_begin(vmki_gc *gc, vmki_gc_cache *cache, unsigned bin, vmk_statu
         id = slab_new(gc, bin, status);
     if (id != 0) {
         vmki_gc_run *run = &cache->runs[bin];
-        VMKI_STORE_RELEASE(&gc->slabs[id].state,
-                           VMKI_SLAB_OWNED); /* whoever asks about objects looks without the lock */
+        /* Whoever asks what an object is looks without the lock. */
+        VMKI_STORE_RELEASE(&gc->slabs[id].state, VMKI_SLAB_OWNED);
         run->slab = id;
         run->word = 0;
         run->phase = 0;
